@@ -1,0 +1,1 @@
+"""A specialization-aware autotuner for Triton kernels in LLM serving."""

@@ -1,0 +1,137 @@
+"""The KernelSpec contract: all that tuner must know of a kernel.
+
+A kernel is a folder with a `spec.py` that defines `SPEC = KernelSpec(...)`. Its other files are imported relatively
+(`from .reference import reference`), except the Triton sources: those are named by file, because the variant generator
+rewrites their text and every process loads the rewritten module.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import UnknownNameError, UserError
+from tuner.records import Config, DimensionValue, FrozenMapping, Shape, SpecializationSet, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of a shape.
+
+    A `dynamic` dimension changes from call to call in serving. `default` makes it optional; `choices` closes its values.
+    """
+
+    name: str
+    dynamic: bool = False
+    default: DimensionValue | None = None
+    choices: tuple[DimensionValue, ...] = ()
+    minimum: int = 1
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One `@triton.jit` function that computes the kernel.
+
+    `parameters` are its tuned `tl.constexpr` arguments. Implementations compete: the choice is searched too.
+    """
+
+    name: str
+    file: str
+    function: str
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch: the grid, and every argument of the function but the tuned parameters. A zero in the grid: no launch."""
+
+    grid: tuple[int, ...]
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The lowest and highest right value of each element; where both are the same, only that one is right."""
+
+    low: "Tensor"
+    high: "Tensor"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an output may lie from a reference tensor: `absolute + relative * |reference|`."""
+
+    relative: float = 0.0
+    absolute: float = 0.0
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What a kernel computes, how it is called, and what it is held against.
+
+    make_inputs(shape, device, seed): fresh random inputs by name; `device` may be `meta`.
+    make_outputs(shape, device): the output storages by name, every byte of which the kernel must write.
+    launch(inputs, outputs, shape, config): grid and arguments of one launch.
+    reference(inputs, shape): for each output either the right tensor (held to `tolerances`) or `Bounds`.
+        Without a reference the baseline's output is the reference.
+    bytes_moved(shape), flops(shape): the least traffic (bytes) and arithmetic of one call.
+    check_shapes: small shapes that reach every path, for checks in Triton's interpreter.
+    """
+
+    name: str
+    summary: str
+    dimensions: tuple[Dimension, ...]
+    implementations: tuple[Implementation, ...]
+    baseline: Config
+    baseline_specialization: SpecializationSet
+    make_inputs: Callable[[Shape, str, int], Tensors]
+    make_outputs: Callable[[Shape, str], Tensors]
+    launch: Callable[[Tensors, Tensors, Shape, Config], Launch]
+    bytes_moved: Callable[[Shape], int]
+    flops: Callable[[Shape], int]
+    check_shapes: tuple[Shape, ...]
+    reference: Callable[[Tensors, Shape], Mapping[str, "Tensor | Bounds"]] | None = None
+    tolerances: Mapping[str, Tolerance] = field(default_factory=FrozenMapping)
+
+    def implementation(self, name: str) -> Implementation:
+        """The implementation of that name; UnknownNameError when there is none."""
+        for implementation in self.implementations:
+            if implementation.name == name:
+                return implementation
+        raise UnknownNameError("implementation", name, [each.name for each in self.implementations])
+
+    def shape(self, values: Mapping[str, DimensionValue]) -> Shape:
+        """A whole shape from the given values and the defaults; UserError for a wrong name or value."""
+        known = {dimension.name: dimension for dimension in self.dimensions}
+        for name in values:
+            if name not in known:
+                raise UnknownNameError(f"dimension of {self.name}", name, known)
+        return Shape({name: _value(dimension, values.get(name)) for name, dimension in known.items()})
+
+    @property
+    def dynamic_dimensions(self) -> tuple[str, ...]:
+        """Names of the dimensions that change from call to call."""
+        return tuple(dimension.name for dimension in self.dimensions if dimension.dynamic)
+
+    @property
+    def baseline_variant(self) -> Variant:
+        """The variant that upstream ships."""
+        return Variant(self.name, self.baseline, self.baseline_specialization)
+
+
+def _value(dimension: Dimension, value: DimensionValue | None) -> DimensionValue:
+    if value is None:
+        value = dimension.default
+    if value is None:
+        raise UserError(f"Dimension {dimension.name!r} has no value.", hint=f"Add {dimension.name}=<value>.")
+    if dimension.choices:
+        if value not in dimension.choices:
+            expected = " or ".join(map(repr, dimension.choices))
+            raise UserError(f"Dimension {dimension.name!r} is {value!r}; expected {expected}.")
+    elif isinstance(value, bool) or not isinstance(value, int) or value < dimension.minimum:
+        raise UserError(f"Dimension {dimension.name!r} is {value!r}; expected an integer >= {dimension.minimum}.")
+    return value

@@ -1,0 +1,31 @@
+"""Frozen typed records that the stages hand to each other."""
+
+from tuner.records.environment import PROTOCOL_VERSION, Environment, Evidence
+from tuner.records.frozen import FrozenMapping
+from tuner.records.outcome import Agreement, Binary, Evaluation, Status, Timing
+from tuner.records.shape import DimensionValue, Shape
+from tuner.records.target import DEFAULT_TARGET, KNOWN_TARGETS, Target
+from tuner.records.variant import Config, SpecializationSet, Variant
+from tuner.records.winner import Speedup, Winner
+
+__all__ = [
+    "DEFAULT_TARGET",
+    "KNOWN_TARGETS",
+    "PROTOCOL_VERSION",
+    "Agreement",
+    "Binary",
+    "Config",
+    "DimensionValue",
+    "Environment",
+    "Evaluation",
+    "Evidence",
+    "FrozenMapping",
+    "Shape",
+    "SpecializationSet",
+    "Speedup",
+    "Status",
+    "Target",
+    "Timing",
+    "Variant",
+    "Winner",
+]

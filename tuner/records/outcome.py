@@ -1,0 +1,83 @@
+"""What came of evaluating one variant at one shape."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tuner.records.frozen import FrozenMapping
+from tuner.records.shape import Shape
+from tuner.records.variant import Variant
+
+
+class Status(StrEnum):
+    """How an evaluation ended. Only `PASSED` can carry a time."""
+
+    PASSED = "passed"
+    COMPILE_ERROR = "compile error"
+    OUT_OF_RESOURCES = "out of resources"
+    WRONG_OUTPUT = "wrong output"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Machine code of a variant for one specialization class and target, and what it needs.
+
+    `digest` names the code without names and debug info. `load_bytes` and `store_bytes` count the global memory
+    instructions by bytes per thread: `{"16": 4, "1": 2}` is four 16-byte and two 1-byte instructions.
+    """
+
+    digest: str
+    specialization_key: str
+    registers: int
+    spills: int
+    shared_bytes: int
+    instructions: int
+    load_bytes: FrozenMapping[int]
+    store_bytes: FrozenMapping[int]
+    compile_s: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the outputs compared with the reference.
+
+    `undecided` counts elements for which the reference allows two values because fp32 arithmetic and the float64
+    reference may fall on two sides of a rounding boundary; `other_side` those of them that differ from the reference.
+    """
+
+    elements: int
+    mismatched: int
+    undecided: int
+    other_side: int
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A time in microseconds: median with first and third quartile, and the samples behind it.
+
+    An estimate has one sample and no spread.
+    """
+
+    median_us: float
+    low_us: float
+    high_us: float
+    samples_us: tuple[float, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One variant at one shape: how it ended, and whatever was learned on the way."""
+
+    variant: Variant
+    shape: Shape
+    status: Status
+    log: str = ""
+    binary: Binary | None = None
+    agreement: Agreement | None = None
+    timing: Timing | None = None
+
+    def __post_init__(self) -> None:
+        if (self.timing is not None) != (self.status is Status.PASSED):
+            raise ValueError(f"a time needs the status 'passed' and the other way round, not {self.status.value!r}")

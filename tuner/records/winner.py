@@ -1,0 +1,36 @@
+"""The variant chosen for a shape, and the claim behind it."""
+
+from dataclasses import dataclass
+
+from tuner.records.environment import Environment
+from tuner.records.outcome import Timing
+from tuner.records.shape import Shape
+from tuner.records.variant import Variant
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Baseline time over variant time: the median of paired ratios with a 95% confidence interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The variant to run at a shape.
+
+    `source_digest` names the kernel's source; `compiles` counts the compile keys that the variant reaches over all
+    shapes of the run. When nothing beat the baseline the variant is the baseline and `reason` says why.
+    """
+
+    variant: Variant
+    shape: Shape
+    environment: Environment
+    source_digest: str
+    timing: Timing
+    baseline_timing: Timing
+    speedup: Speedup
+    compiles: int
+    reason: str
