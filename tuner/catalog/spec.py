@@ -22,7 +22,7 @@ Tensors = Mapping[str, "Tensor"]
 class Dimension:
     """One dimension of a shape.
 
-    A `dynamic` dimension changes from call to call in serving. `default` makes it optional; `choices` closes its values.
+    A `dynamic` dimension changes from call to call in serving; `default` makes it optional, `choices` closes it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Implementation:
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: the grid, and every argument of the function but the tuned parameters. A zero in the grid: no launch."""
+    """Grid and arguments (all but the tuned parameters) of one launch; a zero in the grid means no launch."""
 
     grid: tuple[int, ...]
     arguments: Mapping[str, Any]
@@ -111,6 +111,11 @@ class KernelSpec:
             if name not in known:
                 raise UnknownNameError(f"dimension of {self.name}", name, known)
         return Shape({name: _value(dimension, values.get(name)) for name, dimension in known.items()})
+
+    def short_label(self, shape: Shape) -> str:
+        """A shape's label without the dimensions that have their default value."""
+        defaults = {dimension.name: dimension.default for dimension in self.dimensions}
+        return ",".join(f"{name}={value}" for name, value in shape.items() if value != defaults.get(name))
 
     @property
     def dynamic_dimensions(self) -> tuple[str, ...]:

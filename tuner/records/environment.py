@@ -22,7 +22,8 @@ class Evidence(StrEnum):
 class Environment:
     """The machine and software behind a result. A change in any field makes it another measurement.
 
-    `device` is the device's own name (`NVIDIA H100 80GB HBM3`), empty when the result was estimated.
+    `device` is the device's own name (`NVIDIA H100 80GB HBM3`), empty when the result was estimated. `l2` says whether
+    timed launches found their inputs in the L2 cache (`warm` or `cold`), empty for an estimate.
     """
 
     target: Target
@@ -32,6 +33,7 @@ class Environment:
     triton: str
     driver: str
     ptxas: str
+    l2: str = ""
     protocol: int = PROTOCOL_VERSION
 
     @property

@@ -42,28 +42,28 @@ class Binary:
 class Agreement:
     """How the outputs compared with the reference.
 
-    `undecided` counts elements for which the reference allows two values because fp32 arithmetic and the float64
-    reference may fall on two sides of a rounding boundary; `other_side` those of them that differ from the reference.
+    `undecided` counts elements for which the reference allows more than one value, because fp32 arithmetic and the
+    float64 reference may fall on two sides of a rounding boundary. `detail` shows the first mismatch.
     """
 
     elements: int
     mismatched: int
     undecided: int
-    other_side: int
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A time in microseconds: median with first and third quartile, and the samples behind it.
+    """A time in microseconds: median with first and third quartile, and how many samples are behind it.
 
-    An estimate has one sample and no spread.
+    An estimate counts one sample and has no spread. `samples_us` may be left out where only the summary travels.
     """
 
     median_us: float
     low_us: float
     high_us: float
-    samples_us: tuple[float, ...] = field(repr=False)
+    count: int
+    samples_us: tuple[float, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

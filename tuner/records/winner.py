@@ -21,11 +21,13 @@ class Speedup:
 class Winner:
     """The variant to run at a shape.
 
-    `source_digest` names the kernel's source; `compiles` counts the compile keys that the variant reaches over all
-    shapes of the run. When nothing beat the baseline the variant is the baseline and `reason` says why.
+    `baseline` is the variant it is held against. `source_digest` names the kernel's source; `compiles` counts the
+    compile keys that the variant reaches over all shapes of the run. When nothing beat the baseline the variant is the
+    baseline and `reason` says why.
     """
 
     variant: Variant
+    baseline: Variant
     shape: Shape
     environment: Environment
     source_digest: str

@@ -1,0 +1,112 @@
+"""The public face: joins the runtime with tables from a file, the store and the published winners."""
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from tuner import settings
+from tuner.catalog import Kernel, content_root, load_kernel
+from tuner.errors import UserError
+from tuner.records import DEFAULT_TARGET, DimensionValue, Target, Winner
+from tuner.runtime import Lookup, Origin, WinnerTable, find, read_table
+
+
+def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
+    """The variant to run at a shape.
+
+    `shape` holds the kernel's dimensions by name; those with a default may be left out. Winners come from the file in
+    `$TUNER_TABLE`, or else from the store and the published winners; they are read once per process. Never fails for a
+    shape that was not tuned: the answer's `origin` then says bucket, family or baseline. UnknownNameError for an
+    unknown kernel or dimension, TableError or StoreError when the winners cannot be read.
+    """
+    found = load_kernel(kernel)
+    device, target = this_device()
+    return look_up(found, winner_tables(found), shape, device, target)
+
+
+def look_up(
+    kernel: Kernel,
+    tables: tuple[WinnerTable, ...],
+    values: dict[str, DimensionValue],
+    device: str,
+    target: Target,
+) -> Lookup:
+    """The answer from given tables for a given device; see `lookup`."""
+    shape = kernel.spec.shape(values)
+    dynamic = kernel.spec.dynamic_dimensions
+    found = find(tables, shape, dynamic, device, target)
+    if found is None:
+        why = f"no winner for {target} covers {shape.label}; this is the variant that upstream ships"
+        return Lookup(kernel.spec.baseline_variant, shape, Origin.BASELINE, None, why)
+    winner, origin = found
+    return Lookup(winner.variant, shape, origin, winner, _explain(winner, origin, dynamic))
+
+
+def _explain(winner: Winner, origin: Origin, dynamic: tuple[str, ...]) -> str:
+    sizes = ", ".join(f"{name}={winner.shape[name]}" for name in dynamic)
+    where = winner.environment.device or f"{winner.environment.target}"
+    how = f"{winner.environment.evidence} on {where}" if winner.environment.device else f"estimated for {where}"
+    if origin is Origin.EXACT:
+        return f"tuned at this very shape, {how}"
+    if origin is Origin.BUCKET:
+        return f"the nearest tuned shape is {sizes}, {how}"
+    return f"from the same architecture, tuned at {sizes}, {how}"
+
+
+def this_device() -> tuple[str, Target]:
+    """Name and target of the first GPU; an empty name and the default target without one.
+
+    Does not import torch: a process that has not loaded it launches no kernel either.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return "", DEFAULT_TARGET
+    from tuner.measure.environment import device_target
+
+    return str(torch.cuda.get_device_name(0)), device_target()
+
+
+@lru_cache(maxsize=256)
+def winner_tables(kernel: Kernel, url: str | None = None) -> tuple[WinnerTable, ...]:
+    """Every table that `lookup` may use for a kernel, read once; rows of other sources of the kernel are left out.
+
+    `url` names a store to use instead of the default one.
+    """
+    path = settings.table_path() if url is None else None
+    url = url or settings.database_url()
+    tables = [read_table(path)] if path else [*_stored_tables(kernel, url), *_published_tables(kernel)]
+    return tuple(each for each in tables if each.kernel == kernel.name and each.source_digest == kernel.source_digest)
+
+
+def _stored_tables(kernel: Kernel, url: str) -> list[WinnerTable]:
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        return []
+    from tuner.store import Store
+
+    with Store.open(url, read_only=True) as store:
+        return tables_of(store.winners(kernel.name))
+
+
+def tables_of(winners: list[Winner]) -> list[WinnerTable]:
+    """Winners grouped into tables of one kernel, source and environment, in the order in which these first occur."""
+    groups: dict[tuple[str, str, str], list[Winner]] = {}
+    for winner in winners:
+        key = (winner.variant.kernel, winner.source_digest, winner.environment.digest)
+        groups.setdefault(key, []).append(winner)
+    return [
+        WinnerTable(kernel, digest, rows[0].environment, tuple(rows)) for (kernel, digest, _), rows in groups.items()
+    ]
+
+
+def _published_tables(kernel: Kernel) -> list[WinnerTable]:
+    folder = content_root() / "db" / "winners"
+    return [read_table(path) for path in sorted(folder.glob(f"*/{kernel.name}.json"))]
+
+
+def export_table(kernel: Kernel, winners: list[Winner]) -> WinnerTable:
+    """The table to export: the newest measured one, or the newest estimated; UserError when there is none."""
+    tables = [each for each in tables_of(winners) if each.source_digest == kernel.source_digest]
+    if not tables:
+        stale = f" ({len(winners)} belong to other sources of it)" if winners else ""
+        raise UserError(f"No winners are stored for {kernel.name}{stale}.", hint=f"Run `tuner run {kernel.name}`.")
+    return next((each for each in tables if each.environment.device), tables[0])

@@ -1,0 +1,98 @@
+"""Finds kernels: bundled ones, those in `$TUNER_KERNEL_PATH`, and a folder given by path."""
+
+import hashlib
+import importlib
+import re
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+from tuner import settings
+from tuner.catalog.content import content_root
+from tuner.catalog.spec import Implementation, KernelSpec
+from tuner.errors import UnknownNameError, UserError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's folder with its spec."""
+
+    folder: Path
+    spec: KernelSpec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def source(self, implementation: Implementation) -> str:
+        """The text of the file that holds an implementation."""
+        return (self.folder / implementation.file).read_text(encoding="utf-8")
+
+    @property
+    def space_path(self) -> Path:
+        """The kernel's search space: `space.yaml` in its own folder, else `search_spaces/<name>.yaml`."""
+        own = self.folder / "space.yaml"
+        return own if own.is_file() else content_root() / "search_spaces" / f"{self.name}.yaml"
+
+    @property
+    def source_digest(self) -> str:
+        """16 hex digits over the Triton sources: any change in them makes other measurements."""
+        digest = hashlib.sha256()
+        for name in sorted({implementation.file for implementation in self.spec.implementations}):
+            digest.update(name.encode() + b"\0" + (self.folder / name).read_bytes() + b"\0")
+        return digest.hexdigest()[:16]
+
+
+def kernel_names() -> dict[str, Path]:
+    """Every kernel that can be named, with its folder; earlier folders win."""
+    found: dict[str, Path] = {}
+    for parent in (*settings.kernel_folders(), content_root() / "kernels"):
+        if parent.is_dir():
+            for folder in sorted(parent.iterdir()):
+                if _NAME.fullmatch(folder.name) and (folder / "spec.py").is_file():
+                    found.setdefault(folder.name, folder)
+    return found
+
+
+def load_kernel(name: str) -> Kernel:
+    """The kernel of that name; UnknownNameError when there is none, UserError when its spec.py cannot be loaded."""
+    known = kernel_names()
+    if name not in known:
+        raise UnknownNameError("kernel", name, known, hint="`tuner kernels` lists them; a path needs a slash.")
+    return load_folder(known[name])
+
+
+def load_folder(folder: Path) -> Kernel:
+    """The kernel in a folder; UserError when it has no spec.py or one that cannot be loaded."""
+    if not (folder / "spec.py").is_file():
+        raise UserError(f"No kernel in {str(folder)!r}: it has no spec.py.", hint="Name a folder with a spec.py.")
+    return _load(folder.resolve())
+
+
+@lru_cache(maxsize=64)
+def _load(folder: Path) -> Kernel:
+    spec = getattr(_import_spec(folder), "SPEC", None)
+    if not isinstance(spec, KernelSpec):
+        raise UserError(f"{folder / 'spec.py'} defines no `SPEC = KernelSpec(...)`.")
+    if spec.name != folder.name:
+        raise UserError(f"{folder / 'spec.py'} names the kernel {spec.name!r}; its folder says {folder.name!r}.")
+    return Kernel(folder, spec)
+
+
+def _import_spec(folder: Path) -> ModuleType:
+    """Import spec.py as a module of a package that has the folder as its path, so that relative imports work."""
+    package = f"_tuner_kernel_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    if package not in sys.modules:
+        module = ModuleType(package)
+        module.__path__ = [str(folder)]
+        sys.modules[package] = module
+    try:
+        return importlib.import_module(f"{package}.spec")
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{folder / 'spec.py'} cannot be loaded: {type(error).__name__}: {error}") from error

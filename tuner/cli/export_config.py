@@ -1,0 +1,60 @@
+"""`tuner export-config`: winners as a file that a server reads."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import DatabaseOption, KernelArgument, database, find_kernel
+from tuner.errors import UserError
+from tuner.export import ExportedFile, Format, export
+
+
+def export_config(
+    kernel: KernelArgument,
+    form: Annotated[
+        Format, typer.Option("--format", help="json and yaml: the winner table; vllm: config files.")
+    ] = Format.JSON,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A file, or a folder (no suffix) for the usual names."),
+    ] = None,
+    db: DatabaseOption = None,
+) -> None:
+    """Write the winners of KERNEL; measured ones where there are any, else estimates, marked as such.
+
+    `--format vllm` follows vLLM's tuned-config files: one file per fixed dimensions and device, keyed by num_tokens.
+
+    Examples:
+
+        tuner export-config fused_inv_rope_fp8_quant > winners.json
+
+        tuner export-config fused_inv_rope_fp8_quant --format vllm -o configs/
+    """
+    from tuner.api import export_table
+    from tuner.store import Store
+
+    found = find_kernel(kernel)
+    with Store.open(database(db), read_only=True) as store:
+        table = export_table(found, store.winners(found.name))
+    files = export(table, form)
+    if output is None:
+        if len(files) > 1:
+            raise UserError(f"{form} makes {len(files)} files.", hint="Name a folder with `-o FOLDER/`.")
+        sys.stdout.write(files[0].text)
+        return
+    for path in _write(files, output):
+        sys.stdout.write(f"{path}\n")
+
+
+def _write(files: list[ExportedFile], output: Path) -> list[Path]:
+    into_folder = output.is_dir() or output.suffix == "" or len(files) > 1
+    paths = [output / each.name for each in files] if into_folder else [output]
+    try:
+        for path, each in zip(paths, files, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(each.text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror or error}.") from error
+    return paths

@@ -1,0 +1,110 @@
+"""Shows a run as it goes: a live bar on a terminal, plain lines when piped."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tuner.records import Evaluation, Shape, Status
+from tuner.session.events import Evaluated, Event, Listener, RunStarted, ShapeSkipped, SpaceExhausted, WinnerChosen
+
+_PLAIN_EVERY = 10
+
+Label = Callable[[Shape], str]
+
+
+@contextmanager
+def watch(console: Console, label: Label) -> Iterator[Listener]:
+    """A listener that draws on the console while the context is open; `label` names a shape."""
+    if console.is_terminal:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        ) as progress:
+            yield _LiveView(progress, label)
+    else:
+        yield _PlainView(console, label)
+
+
+class _LiveView:
+    def __init__(self, progress: Progress, label: Label) -> None:
+        self._progress = progress
+        self._label = label
+        self._task = progress.add_task("starting workers", total=None)
+
+    def __call__(self, event: Event) -> None:
+        progress = self._progress
+        match event:
+            case RunStarted():
+                progress.console.print(_opening(event))
+                progress.update(self._task, total=event.planned, completed=event.stored, description="searching")
+            case Evaluated():
+                progress.update(self._task, advance=1, description=_best(event, self._label))
+                if event.evaluation.status is not Status.PASSED:
+                    progress.console.print(_failure(event.evaluation, self._label), markup=False, highlight=False)
+            case SpaceExhausted():
+                progress.console.print(_exhausted(event, self._label))
+                progress.update(self._task, advance=event.missing)
+            case WinnerChosen():
+                progress.update(self._task, description=f"winner chosen at {self._label(event.winner.shape)}")
+            case ShapeSkipped():
+                progress.console.print(_skipped(event, self._label), markup=False)
+
+
+class _PlainView:
+    def __init__(self, console: Console, label: Label) -> None:
+        self._console = console
+        self._label = label
+        self._done = 0
+        self._planned = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._done, self._planned = event.stored, event.planned
+                self._print(_opening(event))
+            case Evaluated():
+                self._done += 1
+                if event.evaluation.status is not Status.PASSED:
+                    self._print(_failure(event.evaluation, self._label))
+                elif self._done % _PLAIN_EVERY == 0:
+                    self._print(f"{self._done}/{self._planned} {_best(event, self._label)}")
+            case SpaceExhausted():
+                self._print(_exhausted(event, self._label))
+            case ShapeSkipped():
+                self._print(_skipped(event, self._label))
+            case WinnerChosen():
+                pass  # the table of winners follows
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _opening(event: RunStarted) -> str:
+    stored = f", {event.stored} of them stored already" if event.stored else ""
+    return f"{event.environment.label}: {event.planned} evaluations{stored}"
+
+
+def _best(event: Evaluated, label: Label) -> str:
+    best = "none passed yet" if event.best_us is None else f"best {event.best_us:.1f} us"
+    return f"{label(event.evaluation.shape)}: {best}"
+
+
+def _failure(evaluation: Evaluation, label: Label) -> str:
+    first = evaluation.log.strip().splitlines()[-1:] or [""]
+    where = f"{evaluation.variant.config.label} at {label(evaluation.shape)}"
+    return f"{evaluation.status}: {where}: {first[0][:200]}"
+
+
+def _exhausted(event: SpaceExhausted, label: Label) -> str:
+    return f"the space is exhausted at {label(event.shape)}"
+
+
+def _skipped(event: ShapeSkipped, label: Label) -> str:
+    return f"no winner at {label(event.shape)}: {event.reason}"

@@ -1,0 +1,1 @@
+"""Emits variants, compiles them, and reads what the compiler made of them."""

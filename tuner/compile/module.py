@@ -1,0 +1,68 @@
+"""Emitted variants as loaded modules: what is compiled, checked and timed is the text that would be exported."""
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tuner import settings
+from tuner.catalog import Kernel, Launch
+from tuner.compile.source import emit
+from tuner.records import Variant
+
+# Triton 3.10 turns contraction of a*b+c off unless it is asked for; every binary here is built with it.
+_FP_FUSION = {"enable_fp_fusion": True}
+
+
+@dataclass(frozen=True)
+class LoadedVariant:
+    """A variant's function (a `JITFunction`, or an interpreted one) with its compile options."""
+
+    function: Any
+    options: dict[str, int | bool]
+
+    def run(self, launch: Launch) -> None:
+        """Launch once through Triton's own path; a zero in the grid launches nothing."""
+        if 0 not in launch.grid:
+            self.function[launch.grid](**launch.arguments, **self.options)
+
+
+def emit_variant(kernel: Kernel, variant: Variant) -> str:
+    """The text of a module that stands alone: see `tuner.compile.source.emit`."""
+    implementation = kernel.spec.implementation(variant.config.implementation)
+    name = f"{kernel.name}/{implementation.file}"
+    return emit(kernel.source(implementation), implementation, variant, source_name=name)
+
+
+def load_variant(kernel: Kernel, variant: Variant) -> LoadedVariant:
+    """Emit a variant into the cache folder and import it. Errors of the module's own import pass through."""
+    text = emit_variant(kernel, variant)
+    function = kernel.spec.implementation(variant.config.implementation).function
+    return _load(text, function, tuple(variant.config.options.items()))
+
+
+@lru_cache(maxsize=4096)
+def _load(text: str, function: str, options: tuple[tuple[str, int], ...]) -> LoadedVariant:
+    name = f"variant_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    path = settings.cache_folder() / "variants" / f"{name}.py"
+    if not path.is_file():
+        _write_whole(path, text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot import {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return LoadedVariant(getattr(module, function), {**dict(options), **_FP_FUSION})
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write through a rename, so that another process never imports half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(part).replace(path)

@@ -1,0 +1,27 @@
+"""Writes a winner table in the format that a reader expects; one file per format."""
+
+from enum import StrEnum
+
+from tuner.export.export import ExportedFile, Exporter
+from tuner.export.json_export import export_json
+from tuner.export.vllm_export import export_vllm
+from tuner.export.yaml_export import export_yaml
+from tuner.runtime import WinnerTable
+
+__all__ = ["ExportedFile", "Format", "export"]
+
+
+class Format(StrEnum):
+    """The formats that winners can be exported in."""
+
+    JSON = "json"
+    YAML = "yaml"
+    VLLM = "vllm"
+
+
+_EXPORTERS: dict[Format, Exporter] = {Format.JSON: export_json, Format.YAML: export_yaml, Format.VLLM: export_vllm}
+
+
+def export(table: WinnerTable, chosen: Format) -> list[ExportedFile]:
+    """The files of a format; UserError when the format cannot hold the table."""
+    return _EXPORTERS[chosen](table)

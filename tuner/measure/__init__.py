@@ -1,0 +1,1 @@
+"""Times variants on a GPU, or estimates their time without one."""

@@ -1,0 +1,62 @@
+"""Describes where results are obtained: versions, device, driver."""
+
+import importlib.metadata
+import re
+from pathlib import Path
+
+import torch
+from triton.backends.nvidia.compiler import get_ptxas
+
+from tuner.records import Environment, Evidence, Target
+
+
+def estimated_environment(target: Target) -> Environment:
+    """The environment of a run without a GPU: what compiles, and for which target."""
+    return Environment(
+        target=target,
+        evidence=Evidence.ESTIMATED,
+        device="",
+        torch=importlib.metadata.version("torch"),
+        triton=importlib.metadata.version("triton"),
+        driver="",
+        ptxas=_ptxas(target),
+    )
+
+
+def device_environment(l2: str = "warm") -> Environment:
+    """The environment of this machine's first GPU; RuntimeError when torch sees none."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch sees no GPU")
+    target = device_target()
+    return Environment(
+        target=target,
+        evidence=Evidence.MEASURED,
+        device=torch.cuda.get_device_name(0),
+        torch=torch.__version__,
+        triton=importlib.metadata.version("triton"),
+        driver=_driver(),
+        ptxas=_ptxas(target),
+        l2=l2,
+    )
+
+
+def device_target() -> Target:
+    """What code for this machine's first GPU is compiled for."""
+    if torch.version.hip:
+        return Target("hip", torch.cuda.get_device_properties(0).gcnArchName.split(":")[0])
+    major, minor = torch.cuda.get_device_capability(0)
+    return Target("cuda", str(10 * major + minor))
+
+
+def _driver() -> str:
+    """The driver's version as the kernel module states it, else the CUDA version that the driver supports."""
+    if torch.version.hip:
+        return str(torch.version.hip)
+    stated = Path("/proc/driver/nvidia/version")
+    if stated.is_file() and (found := re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", stated.read_text())):
+        return found[1]
+    return str(getattr(torch._C, "_cuda_getDriverVersion")())  # noqa: B009 - absent from CPU builds' type stubs
+
+
+def _ptxas(target: Target) -> str:
+    return str(get_ptxas(int(target.arch)).version) if target.backend == "cuda" else ""

@@ -1,0 +1,87 @@
+"""Worker processes on one machine: a lost or hanging worker ends its job, never the run."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from tuner.records import Status
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that gave no result: the status that its variant ends in, and why."""
+
+    status: Status
+    log: str
+
+
+def _start_worker(environment: Mapping[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
+    os.environ.update(environment)
+
+
+class WorkerPool:
+    """A pool of spawned processes.
+
+    `environment` is set in each worker before a job's module is imported, so variables that Triton reads at
+    import take effect. A worker that dies or outlasts its time is replaced.
+    """
+
+    def __init__(self, workers: int, environment: Mapping[str, str] | None = None) -> None:
+        self._workers = workers
+        self._environment = dict(environment or {})
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> Any:
+        return ProcessPool(
+            max_workers=self._workers,
+            initializer=_start_worker,
+            initargs=[self._environment],
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def submit(self, function: Callable[..., R], *arguments: object, timeout_s: float) -> "Future[R]":
+        """Run a function in a worker; `timeout_s` seconds after it began, the worker is killed."""
+        future: Future[R] = self._pool.schedule(function, args=arguments, timeout=timeout_s)
+        return future
+
+    def replace_workers(self) -> None:
+        """Kill every worker and go on with fresh ones; jobs in flight are lost."""
+        self.kill()
+        self._pool = self._new_pool()
+
+    def kill(self) -> None:
+        """Kill every worker at once."""
+        self._pool.stop()
+        self._pool.join()
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kill()
+
+
+def result(future: "Future[R]") -> R | Failure:
+    """What a finished job returned, or how it was lost."""
+    try:
+        return future.result()
+    except TimeoutError as error:
+        limit = error.args[1] if len(error.args) > 1 else "its limit"
+        return Failure(Status.TIMED_OUT, f"stopped after {limit} s")
+    except ProcessExpired as error:
+        return Failure(Status.CRASHED, f"the worker died with exit code {error.exitcode}")
+    except CancelledError:
+        return Failure(Status.CRASHED, "cancelled: the workers were stopped")
+    except Exception as error:  # noqa: BLE001 - whatever a job raised in its worker ends that job alone
+        trace = getattr(error, "traceback", "")
+        return Failure(Status.CRASHED, f"{type(error).__name__}: {error}\n{trace}".rstrip())

@@ -1,0 +1,107 @@
+"""Stored evaluations -> finalists and winners of a shape. Pure: no clock, no GPU, no store."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tuner.records import Environment, Evaluation, Shape, Speedup, Timing, Variant, Winner
+
+# Times this close are equal for the choice; the variant that compiles less often is taken.
+EQUAL_WITHIN = 0.01
+
+Compiles = Callable[[Variant], int]
+
+
+def fastest(evaluations: Iterable[Evaluation], limit: int) -> list[Evaluation]:
+    """The passed evaluations with the lowest medians, one per binary and config."""
+    best: dict[object, Evaluation] = {}
+    for evaluation in sorted(filter(lambda each: each.timing is not None, evaluations), key=median_us):
+        code = evaluation.binary.digest if evaluation.binary else evaluation.variant.digest
+        best.setdefault((code, evaluation.variant.config), evaluation)
+    return list(best.values())[:limit]
+
+
+def prefer_few_compiles(times_us: Mapping[Variant, float], compiles: Compiles) -> Variant:
+    """The fastest variant, or one within 1% of it that reaches fewer compile keys or marks fewer arguments.
+
+    ValueError without candidates.
+    """
+    leader_us = min(times_us.values())
+    close = [variant for variant, time_us in times_us.items() if time_us <= leader_us * (1 + EQUAL_WITHIN)]
+    return min(close, key=lambda each: (compiles(each), marked(each), times_us[each], each.digest))
+
+
+def marked(variant: Variant) -> int:
+    """How many arguments the variant keeps from specialization."""
+    marks = variant.specialization
+    return len(marks.do_not_specialize) + len(marks.do_not_specialize_on_alignment)
+
+
+def median_us(evaluation: Evaluation) -> float:
+    """The median time of an evaluation; ValueError for one that did not pass."""
+    if evaluation.timing is None:
+        raise ValueError(f"{evaluation.variant.digest} has no time: it ended as {evaluation.status.value!r}")
+    return evaluation.timing.median_us
+
+
+def estimated_winner(
+    baseline: Evaluation,
+    evaluations: Sequence[Evaluation],
+    environment: Environment,
+    source_digest: str,
+    compiles: Compiles,
+) -> Winner:
+    """The best estimate of a shape. It has no spread, so its interval is a point and its reason says `estimated`."""
+    timings = {each.variant: each.timing for each in (baseline, *evaluations) if each.timing is not None}
+    chosen = prefer_few_compiles({variant: timing.median_us for variant, timing in timings.items()}, compiles)
+    ratio = median_us(baseline) / timings[chosen].median_us
+    reason = "best estimate" if chosen != baseline.variant else "nothing was estimated to be faster than the baseline"
+    return Winner(
+        variant=chosen,
+        baseline=baseline.variant,
+        shape=baseline.shape,
+        environment=environment,
+        source_digest=source_digest,
+        timing=timings[chosen],
+        baseline_timing=timings[baseline.variant],
+        speedup=Speedup(ratio, ratio, ratio),
+        compiles=compiles(chosen),
+        reason=reason,
+    )
+
+
+def confirmed_winner(
+    baseline: Variant,
+    shape: Shape,
+    timings: Mapping[Variant, Timing],
+    speedups: Mapping[Variant, Speedup],
+    environment: Environment,
+    source_digest: str,
+    compiles: Compiles,
+) -> Winner:
+    """The best finalist whose paired speedup over the baseline is decided; otherwise the baseline, and why.
+
+    `timings` and `speedups` come from the same interleaved rounds; the baseline is in `timings` only.
+    """
+    decided = {variant: timings[variant].median_us for variant, each in speedups.items() if each.low > 1.0}
+    if decided:
+        chosen = prefer_few_compiles(decided, compiles)
+        speedup, reason = speedups[chosen], "confirmed against the baseline in interleaved rounds"
+    else:
+        chosen, speedup = baseline, Speedup(1.0, 1.0, 1.0)
+        best = max(speedups.values(), key=lambda each: each.median, default=None)
+        reason = (
+            "no variant but the baseline passed"
+            if best is None
+            else f"no finalist's speedup is decided: the best is {best.median:.3f} [{best.low:.3f}, {best.high:.3f}]"
+        )
+    return Winner(
+        variant=chosen,
+        baseline=baseline,
+        shape=shape,
+        environment=environment,
+        source_digest=source_digest,
+        timing=timings[chosen],
+        baseline_timing=timings[baseline],
+        speedup=speedup,
+        compiles=compiles(chosen),
+        reason=reason,
+    )

@@ -1,0 +1,51 @@
+"""Results for programs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.records import Environment, SpecializationSet, Winner
+from tuner.runtime import Lookup, WinnerTable
+
+
+def run_report(
+    environment: Environment,
+    winners: Sequence[Winner],
+    evaluated: int,
+    timed_out: bool,
+    counts: Mapping[SpecializationSet, int],
+) -> dict[str, Any]:
+    """What `tuner run --json` prints: the winner table, what was done, and compiles by specialization set."""
+    table = None
+    if winners:
+        first = winners[0]
+        table = WinnerTable(first.variant.kernel, first.source_digest, environment, tuple(winners)).to_json()
+    return {
+        "evaluated": evaluated,
+        "timed_out": timed_out,
+        "evidence": str(environment.evidence),
+        "winners": table,
+        "compiles": [
+            {
+                "do_not_specialize": list(marks.do_not_specialize),
+                "do_not_specialize_on_alignment": list(marks.do_not_specialize_on_alignment),
+                "compiles": count,
+            }
+            for marks, count in counts.items()
+        ],
+    }
+
+
+def lookup_report(answer: Lookup) -> dict[str, Any]:
+    """What `tuner lookup --json` prints."""
+    winner = answer.winner
+    return {
+        "shape": dict(answer.shape),
+        **answer.variant.to_json(),
+        "origin": str(answer.origin),
+        "explanation": answer.explanation,
+        "evidence": str(answer.evidence) if answer.evidence else None,
+        "tuned_shape": dict(winner.shape) if winner else None,
+        "median_us": winner.timing.median_us if winner else None,
+        "baseline_median_us": winner.baseline_timing.median_us if winner else None,
+        "speedup": [winner.speedup.low, winner.speedup.median, winner.speedup.high] if winner else None,
+    }

@@ -1,0 +1,105 @@
+"""The winner table: what `tuner export-config` writes and `tuner.lookup` reads. Standard library only."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import TableError
+from tuner.records import Environment, Evidence, Shape, Speedup, Target, Timing, Variant, Winner
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class WinnerTable:
+    """The winners of one kernel in one environment."""
+
+    kernel: str
+    source_digest: str
+    environment: Environment
+    rows: tuple[Winner, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data. Times in microseconds; `evidence` says whether they were measured or estimated."""
+        environment = {**asdict(self.environment), "target": str(self.environment.target)}
+        return {
+            "schema": SCHEMA_VERSION,
+            "kernel": self.kernel,
+            "source_digest": self.source_digest,
+            "evidence": str(self.environment.evidence),
+            "environment": environment,
+            "rows": [_row_to_json(row) for row in self.rows],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> "WinnerTable":
+        """The inverse of `to_json`; TableError for anything else, and for the schema of a newer tuner."""
+        if not isinstance(data, dict) or "schema" not in data:
+            raise TableError("This is no winner table: it has no schema version.")
+        if data["schema"] != SCHEMA_VERSION:
+            raise TableError(
+                f"The winner table has schema {data['schema']!r}; this tuner reads {SCHEMA_VERSION}.",
+                hint="Upgrade tuner, or export the table again with this version.",
+            )
+        try:
+            fields = dict(data["environment"])
+            target = Target.parse(fields.pop("target"))
+            evidence = Evidence(fields.pop("evidence"))
+            environment = Environment(target=target, evidence=evidence, **fields)
+            kernel, digest = str(data["kernel"]), str(data["source_digest"])
+            rows = tuple(_row_from_json(row, kernel, environment, digest) for row in data["rows"])
+            return cls(kernel, digest, environment, rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TableError(f"The winner table cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def read_table(path: Path) -> WinnerTable:
+    """The table in a JSON file; TableError when there is none."""
+    try:
+        return WinnerTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} cannot be read: {error}.") from error
+    except TableError as error:
+        raise TableError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _row_to_json(row: Winner) -> dict[str, Any]:
+    return {
+        "shape": dict(row.shape),
+        **_variant_to_json(row.variant),
+        "timing_us": _timing_to_json(row.timing),
+        "baseline_timing_us": _timing_to_json(row.baseline_timing),
+        "baseline": _variant_to_json(row.baseline),
+        "speedup": asdict(row.speedup),
+        "compiles": row.compiles,
+        "reason": row.reason,
+    }
+
+
+def _variant_to_json(variant: Variant) -> dict[str, Any]:
+    return {name: value for name, value in variant.to_json().items() if name != "kernel"}
+
+
+def _timing_to_json(timing: Timing) -> dict[str, float]:
+    return {"median": timing.median_us, "low": timing.low_us, "high": timing.high_us, "samples": timing.count}
+
+
+def _row_from_json(row: Mapping[str, Any], kernel: str, environment: Environment, source_digest: str) -> Winner:
+    return Winner(
+        variant=Variant.from_json({**row, "kernel": kernel}),
+        baseline=Variant.from_json({**row["baseline"], "kernel": kernel}),
+        shape=Shape(row["shape"]),
+        environment=environment,
+        source_digest=source_digest,
+        timing=_timing_from_json(row["timing_us"]),
+        baseline_timing=_timing_from_json(row["baseline_timing_us"]),
+        speedup=Speedup(**row["speedup"]),
+        compiles=int(row["compiles"]),
+        reason=str(row["reason"]),
+    )
+
+
+def _timing_from_json(data: Mapping[str, Any]) -> Timing:
+    return Timing(float(data["median"]), float(data["low"]), float(data["high"]), int(data["samples"]))

@@ -1,0 +1,94 @@
+"""TPE and random search through Optuna, in memory."""
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial, TrialState, create_trial
+
+from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Variant
+from tuner.search.grid_search import GridSearch
+from tuner.search.search import Search
+from tuner.space import SearchSpace
+
+# Suggestions in a row that were known or broke a constraint before the rest of the space is simply enumerated.
+_PATIENCE = 100
+
+
+class OptunaSearch(Search):
+    """Wraps one Optuna study.
+
+    Optuna samples with replacement and knows no constraints between parameters: a suggestion that is known or not
+    allowed is answered at once as pruned, which tells the sampler to look elsewhere and costs no evaluation.
+    """
+
+    def __init__(self, space: SearchSpace, shape: Shape, sampler: BaseSampler) -> None:
+        self._space = space
+        self._shape = shape
+        self._known: set[Variant] = set()
+        self._running: dict[Variant, Trial] = {}
+        self._rest = GridSearch(space, shape)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(sampler=sampler)
+
+    def suggest(self) -> Variant | None:
+        for _ in range(_PATIENCE):
+            trial = self._study.ask()
+            variant = self._read(trial)
+            if variant not in self._known and self._space.allows(variant.config, self._shape):
+                self._known.add(variant)
+                self._running[variant] = trial
+                return variant
+            self._study.tell(trial, state=TrialState.PRUNED)
+        while (left := self._rest.suggest()) is not None:
+            if left not in self._known:
+                self._known.add(left)
+                return left
+        return None
+
+    def update(self, variant: Variant, time_us: float | None) -> None:
+        self._known.add(variant)
+        trial = self._running.pop(variant, None)
+        state = TrialState.PRUNED if time_us is None else TrialState.COMPLETE
+        if trial is not None:
+            self._study.tell(trial, time_us, state=state)
+        elif self._space.contains(variant, self._shape):
+            params, distributions = self._written(variant)
+            self._study.add_trial(create_trial(state=state, value=time_us, params=params, distributions=distributions))
+
+    def _read(self, trial: Trial) -> Variant:
+        space = self._space
+        names = [each.name for each in space.implementations]
+        name = trial.suggest_categorical("implementation", names)
+        chosen = space.implementation(name)
+        parameters = {
+            key: trial.suggest_categorical(f"{name}.{key}", values) for key, values in chosen.parameters.items()
+        }
+        options = {key: trial.suggest_categorical(f"{name}.{key}", values) for key, values in chosen.options.items()}
+        marked = [each for each in space.candidates if trial.suggest_categorical(f"mark {each}", (False, True))]
+        aligned = [
+            each
+            for each in space.alignment_candidates
+            if trial.suggest_categorical(f"mark {each} on alignment", (False, True)) and each not in marked
+        ]
+        config = Config(name, FrozenMapping(parameters), FrozenMapping(options))
+        return Variant(space.kernel, config, SpecializationSet.of(marked, aligned))
+
+    def _written(self, variant: Variant) -> tuple[dict[str, object], dict[str, BaseDistribution]]:
+        """The inverse of `_read`: Optuna's own parameters and distributions of a variant."""
+        space, config, marks = self._space, variant.config, variant.specialization
+        chosen = space.implementation(config.implementation)
+        params: dict[str, object] = {"implementation": config.implementation}
+        choices: dict[str, tuple[object, ...]] = {"implementation": tuple(each.name for each in space.implementations)}
+        for values, picked in ((chosen.parameters, config.parameters), (chosen.options, config.options)):
+            for key, allowed in values.items():
+                params[f"{chosen.name}.{key}"], choices[f"{chosen.name}.{key}"] = picked[key], allowed
+        for each in space.candidates:
+            params[f"mark {each}"], choices[f"mark {each}"] = each in marks.do_not_specialize, (False, True)
+        for each in space.alignment_candidates:
+            name = f"mark {each} on alignment"
+            params[name], choices[name] = each in marks.do_not_specialize_on_alignment, (False, True)
+        distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(values)  # type: ignore[arg-type]  # Optuna's choices are invariant
+            for name, values in choices.items()
+        }
+        return params, distributions

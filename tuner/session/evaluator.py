@@ -1,0 +1,52 @@
+"""The contract of the stage after compiling: from a binary to a checked, timed outcome."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from tuner.compile.builder import Built
+from tuner.processes import Failure
+from tuner.ranking import Compiles
+from tuner.records import Environment, Evaluation, Shape, Status, Variant, Winner
+
+
+class Evaluator(ABC):
+    """Checks and times built variants in worker processes of its own."""
+
+    environment: Environment
+    # Jobs that may be under way at once.
+    capacity: int
+
+    @abstractmethod
+    def sharing_key(self, variant: Variant, shape: Shape, built: Built) -> Hashable:
+        """Variants with the same key share one result."""
+
+    @abstractmethod
+    def submit(self, variant: Variant, shape: Shape) -> "Future[Any]":
+        """Begin to check (and time) a variant; the result goes to `conclude`."""
+
+    @abstractmethod
+    def conclude(self, variant: Variant, shape: Shape, built: Built, result: Any) -> Evaluation:
+        """The evaluation that a result stands for; `result` is no Failure."""
+
+    @abstractmethod
+    def decide(
+        self, baseline: Evaluation, evaluations: Sequence[Evaluation], source_digest: str, compiles: Compiles
+    ) -> Winner | Failure:
+        """The winner of a shape, from the baseline's evaluation and all that were obtained there."""
+
+    @abstractmethod
+    def recover(self, failure: Failure) -> None:
+        """Make the workers usable again after a failure."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the workers."""
+
+    @staticmethod
+    def failed(variant: Variant, shape: Shape, failure: Failure, built: Built | None = None) -> Evaluation:
+        """The evaluation of a variant that ended before it had a time."""
+        if failure.status is Status.PASSED:
+            raise ValueError("a failure cannot have passed")
+        return Evaluation(variant, shape, failure.status, failure.log, built.binary if built else None)

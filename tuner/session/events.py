@@ -1,0 +1,50 @@
+"""What a run tells whoever watches it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuner.records import Environment, Evaluation, Shape, Winner
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """`planned` evaluations are wanted in all; `stored` of them were finished by earlier runs."""
+
+    environment: Environment
+    planned: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation was stored; `best_us` is the lowest median at its shape so far, None while nothing passed."""
+
+    evaluation: Evaluation
+    best_us: float | None
+
+
+@dataclass(frozen=True)
+class SpaceExhausted:
+    """Nothing is left to try at a shape; `missing` planned evaluations will not happen."""
+
+    shape: Shape
+    missing: int
+
+
+@dataclass(frozen=True)
+class WinnerChosen:
+    """The winner of a shape was stored."""
+
+    winner: Winner
+
+
+@dataclass(frozen=True)
+class ShapeSkipped:
+    """A shape has no winner, and why."""
+
+    shape: Shape
+    reason: str
+
+
+Event = RunStarted | Evaluated | SpaceExhausted | WinnerChosen | ShapeSkipped
+Listener = Callable[[Event], None]

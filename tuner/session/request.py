@@ -1,0 +1,64 @@
+"""What a run is asked to do, checked against the kernel before anything is spent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.catalog import Kernel
+from tuner.compile.source import arguments
+from tuner.errors import SpaceError, UserError
+from tuner.records import DimensionValue, Shape, Target
+from tuner.search import Method
+from tuner.space import SearchSpace, load_space
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to tune.
+
+    `target` None means this machine's GPU, measured; a target means compile for it and estimate. `trials` are
+    evaluations per shape, those already stored included; `timeout_s` ends the search, not the final confirmation.
+    """
+
+    kernel: Kernel
+    space: SearchSpace
+    shapes: tuple[Shape, ...]
+    target: Target | None
+    trials: int
+    timeout_s: float | None = None
+    method: Method = Method.TPE
+    seed: int = 0
+    jobs: int = 1
+
+
+def load_fitting_space(kernel: Kernel, path: Path | None) -> SearchSpace:
+    """The space in a file, by default the kernel's own; SpaceError where it does not fit the kernel."""
+    spec, path = kernel.spec, path or kernel.space_path
+    dimensions = [dimension.name for dimension in spec.dimensions]
+    space = load_space(path, dimensions)
+    if space.kernel != kernel.name:
+        raise SpaceError(f"{path}: the space is for the kernel {space.kernel!r}, not for {kernel.name!r}.")
+    space.check(
+        {each.name: each.parameters for each in spec.implementations},
+        {each.name: arguments(kernel.source(each), each.function).runtime for each in spec.implementations},
+        dimensions,
+    )
+    return space
+
+
+def whole_shapes(
+    kernel: Kernel, space: SearchSpace, given: Sequence[Mapping[str, DimensionValue]]
+) -> tuple[Shape, ...]:
+    """The given shapes, by default those of the space, with the kernel's defaults filled in.
+
+    UserError for a wrong dimension or a shape that launches nothing; SpaceError for one at which no config is allowed.
+    """
+    shapes = tuple(dict.fromkeys(kernel.spec.shape(each) for each in given or space.shapes))
+    if not shapes:
+        raise UserError("There is no shape to tune.", hint="List some in the space, or name them with --shapes.")
+    for shape in shapes:
+        inputs, outputs = kernel.spec.make_inputs(shape, "meta", 0), kernel.spec.make_outputs(shape, "meta")
+        if 0 in kernel.spec.launch(inputs, outputs, shape, kernel.spec.baseline).grid:
+            raise UserError(f"The shape {shape.label} launches nothing, so it cannot be tuned.")
+        space.require_feasible(shape)
+    return shapes

@@ -1,0 +1,56 @@
+"""Evaluation without a GPU: interpreter check and roofline estimate."""
+
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
+
+from tuner.catalog import Kernel
+from tuner.compile.builder import Built
+from tuner.measure.environment import estimated_environment
+from tuner.measure.static import estimate
+from tuner.processes import Failure, WorkerPool
+from tuner.ranking import Compiles, estimated_winner
+from tuner.records import Agreement, Evaluation, Shape, Status, Target, Variant, Winner
+from tuner.session.evaluator import Evaluator
+from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, check_in_interpreter
+
+_CHECK_TIMEOUT_S = 300.0
+_DEFAULT_WARPS = 4
+
+
+class StaticEvaluator(Evaluator):
+    """Checks each implementation and its parameters once in Triton's interpreter, and estimates every launch."""
+
+    def __init__(self, kernel: Kernel, target: Target, jobs: int) -> None:
+        self._kernel = kernel
+        self._target = target
+        self._pool = WorkerPool(jobs, INTERPRETER_ENVIRONMENT)
+        self.environment = estimated_environment(target)
+        self.capacity = jobs
+
+    def sharing_key(self, variant: Variant, shape: Shape, built: Built) -> Hashable:
+        return variant.config.implementation, variant.config.parameters
+
+    def submit(self, variant: Variant, shape: Shape) -> "Future[Agreement | Failure]":
+        return self._pool.submit(check_in_interpreter, self._kernel.folder, variant, timeout_s=_CHECK_TIMEOUT_S)
+
+    def conclude(self, variant: Variant, shape: Shape, built: Built, result: Agreement) -> Evaluation:
+        warps = variant.config.options.get("num_warps", _DEFAULT_WARPS)
+        bytes_moved = self._kernel.spec.bytes_moved(shape)
+        timing = estimate(built.binary, built.programs, warps, bytes_moved, self._target)
+        if timing is None:
+            log = (
+                f"{built.binary.registers} registers, {built.binary.shared_bytes} bytes shared, {warps} warps: too much"
+            )
+            return self.failed(variant, shape, Failure(Status.OUT_OF_RESOURCES, log), built)
+        return Evaluation(variant, shape, Status.PASSED, "", built.binary, result, timing)
+
+    def decide(
+        self, baseline: Evaluation, evaluations: Sequence[Evaluation], source_digest: str, compiles: Compiles
+    ) -> Winner:
+        return estimated_winner(baseline, evaluations, self.environment, source_digest, compiles)
+
+    def recover(self, failure: Failure) -> None:
+        """Nothing to do: a lost interpreter worker is replaced by its pool."""
+
+    def close(self) -> None:
+        self._pool.kill()

@@ -1,0 +1,1 @@
+"""Holds a variant's outputs against the reference."""
