@@ -8,7 +8,7 @@ import builtins
 import hashlib
 import json
 import symtable
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -82,11 +82,6 @@ def arguments(source: str, function: str, *, source_name: str = "<source>") -> F
     """
     parsed = _parse(source, source_name)
     return _signature(parsed, _find(parsed, function))
-
-
-def source_digest(texts: Iterable[tuple[str, str]]) -> str:
-    """16 hex digits over (name, text) pairs, whatever their order: the source hash of a kernel."""
-    return hashlib.sha256(json.dumps(sorted(texts)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -119,11 +119,15 @@ def check_and_time(job: DeviceJob) -> Checked | Failure:
 
 def time_alternately(
     folder: Path, variants: Sequence[Variant], shape: Shape, cold_l2: bool, seed: int
-) -> list[list[float]]:
-    """Samples in microseconds of each variant at a shape, taken in interleaved rounds in this process."""
+) -> list[list[float]] | Failure:
+    """Samples in microseconds of each variant at a shape, taken in interleaved rounds in this process.
+
+    Each is checked once more first; the check also loads its binary, which a graph capture must not do.
+    """
     bench = _bench(folder, shape, seed)
     replays: list[Replay] = []
     for variant in variants:
-        bench.check(variant)  # the first launch loads the binary; capture must not
+        if bench.check(variant).mismatched:
+            return Failure(Status.WRONG_OUTPUT, f"{variant.config.label} was right before and is wrong now")
         replays.append(capture(bench.launches(variant, cold_l2)))
     return sample(replays, CONFIRM_ROUNDS)
