@@ -7,10 +7,11 @@ import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tuner import settings
-from tuner.catalog import Kernel, Launch
+from tuner.catalog import Implementation, Kernel, Launch
 from tuner.compile.source import emit
 from tuner.records import Variant
 
@@ -35,7 +36,12 @@ def emit_variant(kernel: Kernel, variant: Variant) -> str:
     """The text of a module that stands alone: see `tuner.compile.source.emit`."""
     implementation = kernel.spec.implementation(variant.config.implementation)
     name = f"{kernel.name}/{implementation.file}"
-    return emit(kernel.source(implementation), implementation, variant, source_name=name)
+    return _emit(kernel.source(implementation), implementation, variant, name)
+
+
+@lru_cache(maxsize=4096)
+def _emit(source: str, implementation: Implementation, variant: Variant, name: str) -> str:
+    return emit(source, implementation, variant, source_name=name)
 
 
 def load_variant(kernel: Kernel, variant: Variant) -> LoadedVariant:
@@ -56,7 +62,18 @@ def _load(text: str, function: str, options: tuple[tuple[str, int], ...]) -> Loa
         raise ImportError(f"cannot import {path}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        _unwrap_constants(module)
     return LoadedVariant(getattr(module, function), {**dict(options), **_FP_FUSION})
+
+
+def _unwrap_constants(module: ModuleType) -> None:
+    """Give the interpreter, which runs kernels as Python, plain numbers: `7 % tl.constexpr(4)` fails there."""
+    from triton.language import constexpr
+
+    for name, value in list(vars(module).items()):
+        if isinstance(value, constexpr):
+            setattr(module, name, value.value)
 
 
 def _write_whole(path: Path, text: str) -> None:

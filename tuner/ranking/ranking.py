@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tuner.records import Environment, Evaluation, Shape, Speedup, Timing, Variant, Winner
 
-# Times this close are equal for the choice; the variant that compiles less often is taken.
+# Times this close are equal: nothing is claimed of the difference; the variant that compiles less often is taken.
 EQUAL_WITHIN = 0.01
 
 Compiles = Callable[[Variant], int]
@@ -79,20 +79,20 @@ def confirmed_winner(
 ) -> Winner:
     """The best finalist whose paired speedup over the baseline is decided; otherwise the baseline, and why.
 
+    Decided means that the whole interval lies above 1.01: differences below 1% change sign between processes.
     `timings` and `speedups` come from the same interleaved rounds; the baseline is in `timings` only.
     """
-    decided = {variant: timings[variant].median_us for variant, each in speedups.items() if each.low > 1.0}
+    decided = {variant: timings[variant].median_us for variant, each in speedups.items() if each.low > 1 + EQUAL_WITHIN}
     if decided:
         chosen = prefer_few_compiles(decided, compiles)
         speedup, reason = speedups[chosen], "confirmed against the baseline in interleaved rounds"
     else:
         chosen, speedup = baseline, Speedup(1.0, 1.0, 1.0)
-        best = max(speedups.values(), key=lambda each: each.median, default=None)
-        reason = (
-            "no variant but the baseline passed"
-            if best is None
-            else f"no finalist's speedup is decided: the best is {best.median:.3f} [{best.low:.3f}, {best.high:.3f}]"
-        )
+        reason = "no variant but the baseline passed"
+        if speedups:
+            best = max(speedups.values(), key=lambda each: each.median)
+            interval = f"{best.median:.3f} [{best.low:.3f}, {best.high:.3f}]"
+            reason = f"no finalist is faster by more than 1%: the best is {interval}"
     return Winner(
         variant=chosen,
         baseline=baseline,

@@ -58,7 +58,7 @@ def locate(address: str) -> Location:
 
 
 def _file(text: str) -> Location:
-    if text in ("", ":memory:") or text.startswith("file:"):
+    if text in ("", ":memory:") or text.startswith("file:") or "\0" in text:
         raise StoreError(f"The store needs a file, and {text!r} names none.", hint=_EXPECTED)
     path = Path(text).expanduser().absolute()
     return Location(URL.create("sqlite", database=str(path)), path, str(path))

@@ -1,5 +1,6 @@
 """Brings a database to the schema of this version; runs when a store is opened."""
 
+import threading
 import zlib
 
 from sqlalchemy import Connection, Engine, inspect, text
@@ -14,6 +15,7 @@ REVISIONS = ("0001",)
 HEAD = REVISIONS[-1]
 
 _ADVISORY_LOCK = zlib.crc32(b"tuner migrations")
+_ALEMBIC_LOCK = threading.Lock()  # it keeps the migration that runs in module globals
 
 
 def bring_up_to_date(engine: Engine, place: str, *, read_only: bool) -> None:
@@ -67,4 +69,5 @@ def _upgrade(connection: Connection) -> None:
     config = Config(attributes={"connection": connection})
     folder = str(content_root() / "db" / "migrations")
     config.set_main_option("script_location", folder.replace("%", "%%"))
-    command.upgrade(config, "head")
+    with _ALEMBIC_LOCK:
+        command.upgrade(config, "head")

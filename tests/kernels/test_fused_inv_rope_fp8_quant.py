@@ -1,0 +1,390 @@
+"""`fused_inv_rope_fp8_quant`: its reference against scalar arithmetic, its implementations in Triton's interpreter.
+
+Run as a script with TRITON_INTERPRET=1 this file is the interpreter's side: jobs as JSON in, agreements as JSON out.
+"""
+
+import ast
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.catalog import Bounds
+from tuner.catalog.kernels import Kernel, load_folder, load_kernel
+from tuner.errors import UserError
+from tuner.records import Config, FrozenMapping, Shape, Variant
+from tuner.verify.agreement import compare, poison
+
+NAME = "fused_inv_rope_fp8_quant"
+TILES = (
+    {"BLOCK_TOKENS": 1, "BLOCK_HEADS": 1, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 1},
+    {"BLOCK_TOKENS": 1, "BLOCK_HEADS": 8, "TOKEN_TILES": 4, "LOAD_STAGES": 2, "HEADS_FIRST": 1},
+    {"BLOCK_TOKENS": 4, "BLOCK_HEADS": 2, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 0},
+    {"BLOCK_TOKENS": 2, "BLOCK_HEADS": 16, "TOKEN_TILES": 2, "LOAD_STAGES": 3, "HEADS_FIRST": 0},
+    {"BLOCK_TOKENS": 16, "BLOCK_HEADS": 4, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 1},
+)
+# Shapes beside the spec's own: other head sizes, groups of one head, heads that no tile divides.
+MORE_SHAPES = (
+    {"num_tokens": 2, "num_heads": 3, "n_groups": 3, "tma_aligned_scales": 1, "nope_dim": 96, "rope_dim": 32},
+    {"num_tokens": 5, "num_heads": 3, "n_groups": 1, "tma_aligned_scales": 1, "nope_dim": 576, "rope_style": "neox"},
+    {"num_tokens": 1, "num_heads": 6, "n_groups": 2, "scale_rounding": "none", "nope_dim": 254, "rope_dim": 2},
+    {"num_tokens": 3, "num_heads": 2, "n_groups": 1, "nope_dim": 960, "position_bits": 32},
+)
+EDGE_SHAPES = tuple(
+    {"num_tokens": 3, "num_heads": 8, "n_groups": 2, **options}
+    for options in ({}, {"tma_aligned_scales": 1, "rope_style": "neox"}, {"scale_rounding": "none"})
+)
+# One wrong piece of kernel.py each, which a check must notice.
+BREAKS = {
+    "forward rotation": ("first * cos + second * sin", "first * cos - second * sin"),
+    "scale twice too large": ("+ 0x7FFFFF) >> 23", "+ 0xFFFFFF) >> 23"),
+    "padding not written": ("(token < padded_tokens) &", "(token < num_tokens) &"),
+    "first position for all": ("positions_ptr + angle_token", "positions_ptr + angle_token * 0"),
+    "negative zero lost": ("second * cos - first * sin, second)", "second * cos - first * sin, second + 0.0)"),
+}
+
+
+def edge_inputs(kernel: Kernel, shape: Shape) -> dict[str, torch.Tensor]:
+    """Zeros of both signs, the floor, ties, the largest bf16, maxima at and beside powers of two; odd strides."""
+    inputs = dict(kernel.spec.make_inputs(shape, "cpu", 3))
+    tokens, heads, dim = inputs["o"].shape
+    buffer = torch.randn(tokens, heads, dim + 3, generator=torch.Generator().manual_seed(5)).bfloat16()
+    o = buffer[..., 1 : dim + 1]
+    o[0, 0] = 0.0
+    o[0, 1] = -0.0
+    o[0, 2] *= 1e-12
+    o[0, 3] *= 1e35
+    peaks = (448.0, 450.0, 446.0, 224.0, 2.0**-20, 7 * 2.0**-9, torch.finfo(torch.bfloat16).max / 2, 1e-10)
+    for head, peak in enumerate(peaks):
+        o[1, head] *= peak / 8
+        o[1, head, :: dim // 8] = -peak
+    o[2] = torch.arange(dim) % 64 / 2.0
+    inputs["o"] = o
+    inputs["positions"][:2] = 0
+    return inputs
+
+
+def interpret(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The interpreter's side: one agreement per job."""
+    from tuner.compile.module import load_variant
+    from tuner.verify.check import check_variant
+    from tuner.verify.interpreter import patch_conversions
+
+    patch_conversions()
+    results = []
+    for job in jobs:
+        kernel = load_folder(Path(job["folder"]))
+        config = Config(job["implementation"], FrozenMapping(job["parameters"]))
+        shape = Shape(job["shape"])
+        inputs = edge_inputs(kernel, shape) if job["edge"] else kernel.spec.make_inputs(shape, "cpu", 1)
+        outputs = kernel.spec.make_outputs(shape, "cpu")
+        loaded = load_variant(kernel, Variant(NAME, config))
+        expected = kernel.spec.reference(inputs, shape)
+        results.append(dataclasses.asdict(check_variant(kernel, loaded, config, shape, inputs, outputs, expected)))
+    return results
+
+
+def job(shape: Mapping[str, Any], parameters: Mapping[str, int] | None = None, **options: Any) -> dict[str, Any]:
+    """One run of the tile implementation with these parameters, or of the baseline without any."""
+    kernel = load_kernel(NAME)
+    return {
+        "folder": str(options.get("folder", kernel.folder)),
+        "implementation": "tile" if parameters else "per_head",
+        "parameters": dict(parameters or {}),
+        "shape": dict(kernel.spec.shape(shape)),
+        "edge": options.get("edge", False),
+    }
+
+
+def run_interpreter(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run jobs in a fresh process that has the interpreter switched on."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, __file__], input=json.dumps(jobs), env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    "parameters", [None, *TILES], ids=lambda p: "-".join(map(str, p.values())) if p else "per_head"
+)
+def test_implementation_equals_reference(parameters: Mapping[str, int] | None) -> None:
+    shapes = [*load_kernel(NAME).spec.check_shapes, *MORE_SHAPES]
+    jobs = [job(shape, parameters) for shape in shapes] + [job(shape, parameters, edge=True) for shape in EDGE_SHAPES]
+    for each, agreement in zip(jobs, run_interpreter(jobs), strict=True):
+        assert agreement["elements"] > 0
+        assert agreement["mismatched"] == 0, (each, agreement["detail"])
+
+
+@pytest.mark.triton
+def test_broken_kernels_are_noticed(tmp_path: Path) -> None:
+    jobs = []
+    for number, (right, wrong) in enumerate(BREAKS.values()):
+        folder = tmp_path / str(number) / NAME
+        shutil.copytree(load_kernel(NAME).folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        text = (folder / "kernel.py").read_text()
+        assert text.count(right) == 1, right
+        (folder / "kernel.py").write_text(text.replace(right, wrong))
+        jobs.append(job(EDGE_SHAPES[0], TILES[2], folder=folder, edge=True))
+    for name, agreement in zip(BREAKS, run_interpreter(jobs), strict=True):
+        assert agreement["mismatched"] > 0, name
+
+
+# --- the reference
+
+
+def e4m3_values() -> list[Fraction]:
+    """The non-negative finite e4m3fn values by code: 0x00 to 0x7E."""
+    return [
+        Fraction(code & 7, 1 << 9) if code < 8 else Fraction(8 + (code & 7), 8) * Fraction(2) ** ((code >> 3) - 7)
+        for code in range(0x7F)
+    ]
+
+
+E4M3 = e4m3_values()
+
+
+def to_e4m3(value: Fraction, negative: bool) -> int:
+    """The e4m3fn code nearest to a number, ties to the even code, saturated."""
+    size = abs(value)
+    code = min(range(0x7F), key=lambda each: (abs(E4M3[each] - size), each & 1))
+    return code | (0x80 if negative else 0)
+
+
+def scale_of(amax: np.float32, pow2: bool) -> np.float32:
+    """The scale of a block by the contract, in scalar fp32 arithmetic."""
+    raw = np.float32(max(amax, np.float32(1e-10)) * np.float32(1 / 448))
+    if not pow2:
+        return raw
+    exponent = -200
+    while Fraction(2) ** exponent < Fraction(float(raw)):
+        exponent += 1
+    return np.float32(2.0**exponent)
+
+
+def rotate(x: np.ndarray, cosine: np.ndarray, sine: np.ndarray, neox: bool, fused: bool) -> np.ndarray:
+    """Inverse RoPE of one head's tail in fp32; `fused` rounds the first product and the sum once."""
+    half = len(x) // 2
+    y = np.empty_like(x)
+    for pair in range(half):
+        i, j = (pair, pair + half) if neox else (2 * pair, 2 * pair + 1)
+        for target, (a, c, b, s) in {
+            i: (x[i], cosine[pair], x[j], sine[pair]),
+            j: (x[j], cosine[pair], -x[i], sine[pair]),
+        }.items():
+            if fused:
+                exact = Fraction(float(a)) * Fraction(float(c)) + Fraction(float(np.float32(b * s)))
+                y[target] = np.float32(float(exact))
+            else:
+                y[target] = np.float32(np.float32(a * c) + np.float32(b * s))
+    return y
+
+
+def bytes_of(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.view(torch.uint8).numpy()
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    size=st.sampled_from([(1, 1, 1), (2, 2, 1), (3, 2, 2)]),
+    options=st.sampled_from([(0, "pow2"), (1, "pow2"), (0, "none")]),
+    style=st.sampled_from(["interleaved", "neox"]),
+    fused=st.booleans(),
+)
+def test_reference_equals_scalar_arithmetic(
+    seed: int, size: tuple[int, int, int], options: tuple[int, str], style: str, fused: bool
+) -> None:
+    spec = load_kernel(NAME).spec
+    tokens, heads, groups = size
+    names = ("num_tokens", "num_heads", "n_groups", "tma_aligned_scales", "scale_rounding", "rope_style")
+    small = {"nope_dim": 224, "rope_dim": 32}
+    shape = spec.shape({**dict(zip(names, (*size, *options, style), strict=True)), **small})
+    inputs = spec.make_inputs(shape, "cpu", seed)
+    expected = spec.reference(inputs, shape)
+    fp8, scales = expected["o_fp8"], expected["o_scale"]
+    token, head = seed % tokens, seed // 7 % heads
+    group, first = divmod(head, heads // groups)
+    cosine, sine = inputs["cos_sin_cache"][inputs["positions"][token]].numpy().reshape(2, 16)
+    y = inputs["o"][token, head].float().numpy().copy()
+    y[224:] = rotate(y[224:], cosine, sine, style == "neox", fused)
+    for block in range(2):
+        values = y[128 * block : 128 * block + 128]
+        scale = scale_of(np.abs(values).max(), options[1] == "pow2")
+        number = first * 2 + block
+        if options[0]:
+            low, high = (bytes_of(end)[group, number // 4, 4 * token + number % 4] for end in (scales.low, scales.high))
+            actual = int(scale.view(np.int32)) >> 23
+        else:
+            low, high = (float(end[group, number, token]) for end in (scales.low, scales.high))
+            actual = float(scale)
+        assert low <= actual <= high
+        start = 256 * first + 128 * block
+        ends = [end[group, token, start : start + 128] for end in (fp8.low, fp8.high)]
+        quotients = values / scale
+        codes = np.array([to_e4m3(Fraction(float(q)), bool(np.signbit(q))) for q in quotients], dtype=np.uint8)
+        decided = bytes_of(ends[0]) == bytes_of(ends[1])
+        assert (codes == bytes_of(ends[0]))[decided].all()
+        number_of = torch.from_numpy(codes).view(torch.float8_e4m3fn).float()
+        assert ((ends[0].float() <= number_of) & (number_of <= ends[1].float())).all()
+
+
+@pytest.mark.parametrize("style", ["interleaved", "neox"])
+def test_packed_scales_hold_the_exponents_of_fp32_scales(style: str) -> None:
+    spec = load_kernel(NAME).spec
+    values = {"num_tokens": 6, "num_heads": 6, "n_groups": 2, "nope_dim": 320, "rope_style": style}
+    plain, packed = (spec.shape({**values, "tma_aligned_scales": flag}) for flag in (0, 1))
+    inputs = spec.make_inputs(plain, "cpu", 0)
+    first, second = spec.reference(inputs, plain), spec.reference(inputs, packed)
+    assert torch.equal(first["o_fp8"].low.view(torch.uint8), second["o_fp8"].low.view(torch.uint8))
+    words = second["o_scale"].low
+    assert words.shape == (2, 3, 8)
+    exponents = words.unsqueeze(-1).view(torch.uint8).movedim(-1, 2).flatten(1, 2)
+    assert torch.equal(exponents[:, :9].int() << 23, first["o_scale"].low.view(torch.int32))
+    assert not exponents[:, 9:].any()
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_padding_of_the_scales_is_zero(packed: int) -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 5, "num_heads": 4, "n_groups": 2, "tma_aligned_scales": packed})
+    scales = spec.reference(spec.make_inputs(shape, "cpu", 0), shape)["o_scale"].low
+    assert scales.shape == (2, 2 if packed else 8, 8)
+    assert not scales[..., 5:].any()
+    assert scales[..., :5].all()
+
+
+@pytest.mark.parametrize("options", [{}, {"scale_rounding": "none"}, {"tma_aligned_scales": 1, "rope_style": "neox"}])
+def test_few_elements_are_undecided(options: Mapping[str, Any]) -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 128, "num_heads": 16, "n_groups": 2, **options})
+    expected = spec.reference(spec.make_inputs(shape, "cpu", 7), shape)
+    fp8 = expected["o_fp8"]
+    undecided = (bytes_of(fp8.low) != bytes_of(fp8.high)).mean()
+    assert undecided < 1e-4
+    assert (fp8.low.float() <= fp8.high.float()).all()
+    assert (fp8.low.view(torch.uint8) & 0x7F).max() == 0x7E
+
+
+def test_elements_outside_the_rotation_are_decided() -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 64, "num_heads": 8, "n_groups": 1, "scale_rounding": "none"})
+    fp8 = spec.reference(spec.make_inputs(shape, "cpu", 2), shape)["o_fp8"]
+    low, high = (bytes_of(end).reshape(64, 8, 4, 128) for end in (fp8.low, fp8.high))
+    assert (low[:, :, :3] == high[:, :, :3]).all()
+
+
+def test_chunks_do_not_change_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 11, "num_heads": 4, "n_groups": 2})
+    inputs = spec.make_inputs(shape, "cpu", 0)
+    whole = spec.reference(inputs, shape)
+    monkeypatch.setitem(spec.reference.__globals__, "CHUNK_ELEMENTS", 3 * 4 * 512)
+    for name, bounds in spec.reference(inputs, shape).items():
+        assert torch.equal(bounds.low.view(torch.uint8), whole[name].low.view(torch.uint8))
+        assert torch.equal(bounds.high.view(torch.uint8), whole[name].high.view(torch.uint8))
+
+
+def right_outputs(expected: Mapping[str, Bounds]) -> dict[str, torch.Tensor]:
+    return {name: bounds.low.clone() for name, bounds in expected.items()}
+
+
+def test_comparison_notices_one_wrong_element() -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 5, "num_heads": 4, "n_groups": 2, "tma_aligned_scales": 1})
+    expected = spec.reference(spec.make_inputs(shape, "cpu", 0), shape)
+    assert compare(right_outputs(expected), expected, {}).mismatched == 0
+    for name, place in (("o_fp8", (1, 2, 3)), ("o_scale", (0, 1, 4)), ("o_scale", (1, 1, 7))):
+        outputs = right_outputs(expected)
+        outputs[name].view(torch.uint8 if name == "o_fp8" else torch.int32)[place] += 2
+        assert compare(outputs, expected, {}).mismatched == 1
+    poisoned = right_outputs(expected)
+    poison(poisoned)
+    agreement = compare(poisoned, expected, {})
+    assert agreement.mismatched == agreement.elements
+
+
+# --- the spec
+
+
+@pytest.mark.parametrize("name", ["tile", "per_head"])
+def test_launch_covers_the_signature(name: str) -> None:
+    kernel = load_kernel(NAME)
+    implementation = kernel.spec.implementation(name)
+    functions = {f.name: f for f in ast.parse(kernel.source(implementation)).body if isinstance(f, ast.FunctionDef)}
+    shape = kernel.spec.shape({"num_tokens": 17, "num_heads": 16, "n_groups": 2})
+    inputs, outputs = kernel.spec.make_inputs(shape, "meta", 0), kernel.spec.make_outputs(shape, "meta")
+    parameters = TILES[2] if name == "tile" else {}
+    launch = kernel.spec.launch(inputs, outputs, shape, Config(name, FrozenMapping(parameters)))
+    wanted = [argument.arg for argument in functions[implementation.function].args.args]
+    assert sorted([*launch.arguments, *implementation.parameters]) == sorted(wanted)
+    assert set(implementation.parameters) == set(parameters)
+    assert launch.grid == ((5 * 8,) if name == "tile" else (20, 16))
+
+
+def test_no_tokens_launch_nothing() -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 0, "num_heads": 8, "n_groups": 1})
+    inputs, outputs = spec.make_inputs(shape, "cpu", 0), spec.make_outputs(shape, "cpu")
+    assert outputs["o_fp8"].shape == (1, 0, 4096)
+    assert outputs["o_scale"].shape == (1, 32, 0)
+    for config in (spec.baseline, Config("tile", FrozenMapping(TILES[0]))):
+        assert 0 in spec.launch(inputs, outputs, shape, config).grid
+    assert compare(outputs, spec.reference(inputs, shape), {}).elements == 0
+
+
+def test_strides_are_those_of_the_contract() -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 1001, "num_heads": 64, "n_groups": 8})
+    inputs, outputs = spec.make_inputs(shape, "meta", 0), spec.make_outputs(shape, "meta")
+    arguments = spec.launch(inputs, outputs, shape, spec.baseline).arguments
+    assert arguments["fp8_stride_token"] == 4096
+    assert arguments["fp8_stride_group"] == 1001 * 4096
+    assert arguments["scale_stride_group"] == 32 * 1004
+    assert arguments["scale_stride_block"] == 1004
+    assert arguments["o_stride_token"] > 64 * 512
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_heads": 6, "n_groups": 4}, "num_heads=6 is not a multiple of n_groups=4"),
+        ({"tma_aligned_scales": 1, "scale_rounding": "none"}, "packed scales hold exponents only"),
+        ({"rope_dim": 48, "nope_dim": 80}, "power of two"),
+        ({"rope_dim": 256, "nope_dim": 256}, "at most 128"),
+        ({"nope_dim": 400}, "multiple of 128"),
+    ],
+)
+def test_impossible_shapes_are_refused(values: Mapping[str, Any], message: str) -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 1, "num_heads": 8, "n_groups": 2, **values})
+    with pytest.raises(UserError, match=message):
+        spec.make_inputs(shape, "meta", 0)
+
+
+def test_traffic_is_counted() -> None:
+    spec = load_kernel(NAME).spec
+    values = {"num_tokens": 5, "num_heads": 16, "n_groups": 2}
+    plain, packed = spec.shape(values), spec.shape({**values, "tma_aligned_scales": 1, "position_bits": 32})
+    elements = 5 * 16 * 512
+    assert spec.bytes_moved(plain) == 3 * elements + 4 * 2 * 32 * 8 + 5 * (8 + 256)
+    assert spec.bytes_moved(packed) == 3 * elements + 4 * 2 * 8 * 8 + 5 * (4 + 256)
+    assert spec.flops(plain) == 2 * elements + 3 * 5 * 16 * 64
+
+
+if __name__ == "__main__":
+    json.dump(interpret(json.load(sys.stdin)), sys.stdout)
