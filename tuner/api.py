@@ -88,14 +88,21 @@ def _stored_tables(kernel: Kernel, url: str) -> list[WinnerTable]:
 
 
 def tables_of(winners: list[Winner]) -> list[WinnerTable]:
-    """Winners grouped into tables of one kernel, source and environment, in the order in which these first occur."""
+    """Winners grouped into tables of one kernel, source and environment, in the order in which these first occur.
+
+    Rows are sorted by shape.
+    """
     groups: dict[tuple[str, str, str], list[Winner]] = {}
     for winner in winners:
         key = (winner.variant.kernel, winner.source_digest, winner.environment.digest)
         groups.setdefault(key, []).append(winner)
     return [
-        WinnerTable(kernel, digest, rows[0].environment, tuple(rows)) for (kernel, digest, _), rows in groups.items()
+        WinnerTable(kernel, digest, rows[0].environment, _sorted(rows)) for (kernel, digest, _), rows in groups.items()
     ]
+
+
+def _sorted(rows: list[Winner]) -> tuple[Winner, ...]:
+    return tuple(sorted(rows, key=lambda row: [(isinstance(size, str), size) for size in [*row.shape.values()][::-1]]))
 
 
 def _published_tables(kernel: Kernel) -> list[WinnerTable]:

@@ -7,7 +7,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tuner.records import Evaluation, Shape, Status
-from tuner.session.events import Evaluated, Event, Listener, RunStarted, ShapeSkipped, SpaceExhausted, WinnerChosen
+from tuner.session.events import (
+    Evaluated,
+    Event,
+    Listener,
+    MorePlanned,
+    RunStarted,
+    ShapeSkipped,
+    SpaceExhausted,
+    WinnerChosen,
+)
 
 _PLAIN_EVERY = 10
 
@@ -44,6 +53,8 @@ class _LiveView:
             case RunStarted():
                 progress.console.print(_opening(event))
                 progress.update(self._task, total=event.planned, completed=event.stored, description="searching")
+            case MorePlanned():
+                progress.update(self._task, total=(progress.tasks[self._task].total or 0) + event.count)
             case Evaluated():
                 progress.update(self._task, advance=1, description=_best(event, self._label))
                 if event.evaluation.status is not Status.PASSED:
@@ -51,6 +62,8 @@ class _LiveView:
             case SpaceExhausted():
                 progress.console.print(_exhausted(event, self._label))
                 progress.update(self._task, advance=event.missing)
+            case FinalStarted():
+                progress.update(self._task, description=_final(event))
             case WinnerChosen():
                 progress.update(self._task, description=f"winner chosen at {self._label(event.winner.shape)}")
             case ShapeSkipped():
@@ -69,6 +82,8 @@ class _PlainView:
             case RunStarted():
                 self._done, self._planned = event.stored, event.planned
                 self._print(_opening(event))
+            case MorePlanned():
+                self._planned += event.count
             case Evaluated():
                 self._done += 1
                 if event.evaluation.status is not Status.PASSED:
@@ -79,6 +94,8 @@ class _PlainView:
                 self._print(_exhausted(event, self._label))
             case ShapeSkipped():
                 self._print(_skipped(event, self._label))
+            case FinalStarted():
+                self._print(_final(event))
             case WinnerChosen():
                 pass  # the table of winners follows
 
@@ -104,6 +121,10 @@ def _failure(evaluation: Evaluation, label: Label) -> str:
 
 def _exhausted(event: SpaceExhausted, label: Label) -> str:
     return f"the space is exhausted at {label(event.shape)}"
+
+
+def _final(event: FinalStarted) -> str:
+    return f"deciding the winners at {event.shapes} shapes"
 
 
 def _skipped(event: ShapeSkipped, label: Label) -> str:

@@ -5,8 +5,9 @@ from tuner.ranking.ranking import (
     confirmed_winner,
     estimated_winner,
     fastest,
+    finalists,
     marked,
     prefer_few_compiles,
 )
 
-__all__ = ["Compiles", "confirmed_winner", "estimated_winner", "fastest", "marked", "prefer_few_compiles"]
+__all__ = ["Compiles", "confirmed_winner", "estimated_winner", "fastest", "finalists", "marked", "prefer_few_compiles"]

@@ -10,13 +10,34 @@ EQUAL_WITHIN = 0.01
 Compiles = Callable[[Variant], int]
 
 
-def fastest(evaluations: Iterable[Evaluation], limit: int) -> list[Evaluation]:
-    """The passed evaluations with the lowest medians, one per binary and config."""
-    best: dict[object, Evaluation] = {}
+def fastest(evaluations: Iterable[Evaluation], limit: int) -> list[list[Evaluation]]:
+    """The passed evaluations with the lowest medians, grouped by binary and config, best group first.
+
+    A group shares one measurement: its variants differ in their specialization sets alone.
+    """
+    groups: dict[object, list[Evaluation]] = {}
     for evaluation in sorted(filter(lambda each: each.timing is not None, evaluations), key=median_us):
         code = evaluation.binary.digest if evaluation.binary else evaluation.variant.digest
-        best.setdefault((code, evaluation.variant.config), evaluation)
-    return list(best.values())[:limit]
+        groups.setdefault((code, evaluation.variant.config), []).append(evaluation)
+    return list(groups.values())[:limit]
+
+
+def finalists(evaluations: Sequence[Evaluation], compiles: Compiles, limit: int) -> list[Variant]:
+    """The variants to confirm: the fastest, each under the set that compiles least.
+
+    Where a set that compiles less than any of a group's makes another binary of the same config, both are finalists.
+    """
+
+    def burden(evaluation: Evaluation) -> tuple[int, int, float]:
+        return compiles(evaluation.variant), marked(evaluation.variant), median_us(evaluation)
+
+    chosen: dict[Variant, None] = {}
+    for group in fastest(evaluations, limit):
+        best = min(group, key=burden)
+        same = [each for each in evaluations if each.timing and each.variant.config == best.variant.config]
+        chosen[best.variant] = None
+        chosen[min(same, key=burden).variant] = None
+    return list(chosen)
 
 
 def prefer_few_compiles(times_us: Mapping[Variant, float], compiles: Compiles) -> Variant:

@@ -10,7 +10,7 @@ from tuner.records.variant import Variant
 
 @dataclass(frozen=True)
 class Speedup:
-    """Baseline time over variant time: the median of paired ratios with a 95% confidence interval."""
+    """Baseline time over variant time, with the 95% interval in which another process would find it."""
 
     median: float
     low: float

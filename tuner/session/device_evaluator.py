@@ -1,6 +1,6 @@
 """Evaluation on this machine's GPU: one worker process owns it."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future
 
 from tuner.catalog import Kernel
@@ -8,14 +8,16 @@ from tuner.compile.builder import Built
 from tuner.errors import UserError
 from tuner.measure.device import Checked, DeviceJob, check_and_time, time_alternately
 from tuner.measure.environment import device_environment
-from tuner.measure.statistics import paired_speedup, summarize
+from tuner.measure.statistics import paired_ratio, speedup_over_processes, summarize
 from tuner.processes import Failure, WorkerPool, result
-from tuner.ranking import Compiles, confirmed_winner, fastest
+from tuner.ranking import confirmed_winner, finalists
 from tuner.records import Evaluation, Shape, Status, Variant, Winner
-from tuner.session.evaluator import Evaluator
+from tuner.session.evaluator import Contest, Evaluator, Rules
 
 _JOB_TIMEOUT_S = 120.0
+# The fastest binaries that go into the final of a shape, and the fresh processes that hold it.
 _FINALISTS = 4
+_FINAL_PROCESSES = 5
 
 
 class DeviceEvaluator(Evaluator):
@@ -28,7 +30,6 @@ class DeviceEvaluator(Evaluator):
         self._cold_l2 = cold_l2
         self._seed = seed
         self._pool = WorkerPool(1)
-        self._final = False
         found = result(self._pool.submit(device_environment, "cold" if cold_l2 else "warm", timeout_s=_JOB_TIMEOUT_S))
         if isinstance(found, Failure):
             self._pool.kill()
@@ -45,33 +46,47 @@ class DeviceEvaluator(Evaluator):
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: Checked) -> Evaluation:
         return Evaluation(variant, shape, Status.PASSED, "", built.binary, result.agreement, result.timing)
 
-    def decide(
-        self, baseline: Evaluation, evaluations: Sequence[Evaluation], source_digest: str, compiles: Compiles
-    ) -> Winner | Failure:
-        """Time the fastest variants and the baseline in interleaved rounds of one fresh process."""
-        if not self._final:
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
+        """Time finalists and baseline alternately at every shape, in several fresh processes one after another."""
+        fields = [self._field(contest, rules) for contest in contests]
+        finals: list[list[list[list[float]]] | Failure] = [[] for _ in fields]
+        for number in range(_FINAL_PROCESSES):
             self._pool.replace_workers()
-            self._final = True
-        others = [each for each in evaluations if each.variant != baseline.variant]
-        finalists = [each.variant for each in fastest(others, _FINALISTS)]
-        variants = (baseline.variant, *finalists)
-        shape = baseline.shape
-        samples = result(
-            self._pool.submit(
-                time_alternately, self._kernel.folder, variants, shape, self._cold_l2, self._seed,
-                timeout_s=_JOB_TIMEOUT_S,
-            )
-        )  # fmt: skip
-        if isinstance(samples, Failure):
-            return samples
+            for index, (shape, variants) in enumerate(fields):
+                samples = self._final(shape, variants, self._seed + number)
+                so_far = finals[index]
+                if isinstance(samples, Failure):
+                    finals[index] = samples
+                    self._pool.replace_workers()
+                elif not isinstance(so_far, Failure):
+                    so_far.append(samples)
+        for (shape, variants), final in zip(fields, finals, strict=True):
+            if isinstance(final, Failure):
+                yield shape, final
+            else:
+                yield shape, self._winner(shape, variants, final, rules)
+
+    @staticmethod
+    def _field(contest: Contest, rules: Rules) -> tuple[Shape, list[Variant]]:
+        """The baseline first, then the finalists."""
+        baseline = contest.baseline.variant
+        others = [each for each in contest.evaluations if each.variant != baseline]
+        return contest.baseline.shape, [baseline, *finalists(others, rules.compiles, _FINALISTS)]
+
+    def _final(self, shape: Shape, variants: list[Variant], seed: int) -> list[list[float]] | Failure:
+        job = (self._kernel.folder, variants, shape, self._cold_l2, seed)
+        return result(self._pool.submit(time_alternately, *job, timeout_s=_JOB_TIMEOUT_S))
+
+    def _winner(self, shape: Shape, variants: list[Variant], final: list[list[list[float]]], rules: Rules) -> Winner:
+        """`final` holds, per process, the samples of each variant."""
+        timings, speedups = {}, {}
+        for index, variant in enumerate(variants):
+            timings[variant] = summarize([sample for process in final for sample in process[index]])
+            if index:
+                ratios = [paired_ratio(process[0], process[index]) for process in final]
+                speedups[variant] = speedup_over_processes(ratios)
         return confirmed_winner(
-            baseline.variant,
-            shape,
-            {variant: summarize(each) for variant, each in zip(variants, samples, strict=True)},
-            {variant: paired_speedup(samples[0], each) for variant, each in zip(finalists, samples[1:], strict=True)},
-            self.environment,
-            source_digest,
-            compiles,
+            variants[0], shape, timings, speedups, self.environment, rules.source_digest, rules.compiles
         )
 
     def recover(self, failure: Failure) -> None:

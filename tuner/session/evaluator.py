@@ -1,14 +1,31 @@
 """The contract of the stage after compiling: from a binary to a checked, timed outcome."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from tuner.compile.builder import Built
 from tuner.processes import Failure
 from tuner.ranking import Compiles
 from tuner.records import Environment, Evaluation, Shape, Status, Variant, Winner
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A shape to decide: the baseline's evaluation there, which passed, and all others."""
+
+    baseline: Evaluation
+    evaluations: Sequence[Evaluation]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a decision needs beside times: how often a variant compiles, and which source the winners belong to."""
+
+    compiles: Compiles
+    source_digest: str
 
 
 class Evaluator(ABC):
@@ -31,10 +48,8 @@ class Evaluator(ABC):
         """The evaluation that a result stands for; `result` is no Failure."""
 
     @abstractmethod
-    def decide(
-        self, baseline: Evaluation, evaluations: Sequence[Evaluation], source_digest: str, compiles: Compiles
-    ) -> Winner | Failure:
-        """The winner of a shape, from the baseline's evaluation and all that were obtained there."""
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
+        """The winner of each shape."""
 
     @abstractmethod
     def recover(self, failure: Failure) -> None:

@@ -16,6 +16,13 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class MorePlanned:
+    """The search is over; the best configs are tried under other specialization sets, so many evaluations in all."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """One evaluation was stored; `best_us` is the lowest median at its shape so far, None while nothing passed."""
 
@@ -29,6 +36,13 @@ class SpaceExhausted:
 
     shape: Shape
     missing: int
+
+
+@dataclass(frozen=True)
+class FinalStarted:
+    """Nothing more is searched; winners are decided at so many shapes."""
+
+    shapes: int
 
 
 @dataclass(frozen=True)
@@ -46,5 +60,5 @@ class ShapeSkipped:
     reason: str
 
 
-Event = RunStarted | Evaluated | SpaceExhausted | WinnerChosen | ShapeSkipped
+Event = RunStarted | MorePlanned | Evaluated | SpaceExhausted | FinalStarted | WinnerChosen | ShapeSkipped
 Listener = Callable[[Event], None]

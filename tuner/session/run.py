@@ -13,8 +13,16 @@ from tuner.records import Environment, Evaluation, Shape, Status, Variant, Winne
 from tuner.search import Search, create_search
 from tuner.session.compile_counts import CompileCounts
 from tuner.session.device_evaluator import DeviceEvaluator
-from tuner.session.evaluator import Evaluator
-from tuner.session.events import Evaluated, Listener, RunStarted, ShapeSkipped, SpaceExhausted, WinnerChosen
+from tuner.session.evaluator import Contest, Evaluator, Rules
+from tuner.session.events import (
+    Evaluated,
+    Listener,
+    MorePlanned,
+    RunStarted,
+    ShapeSkipped,
+    SpaceExhausted,
+    WinnerChosen,
+)
 from tuner.session.request import RunRequest
 from tuner.session.static_evaluator import StaticEvaluator
 from tuner.space import L2State
@@ -146,12 +154,13 @@ class TuningSession:
         """Give each shape's best configs the specialization set that compiles least, where that was not tried."""
         pending: list[tuple[Variant, Shape]] = []
         for shape, done in self._done.items():
-            for evaluation in fastest(done.values(), _REFINED):
-                config = evaluation.variant.config
+            for group in fastest(done.values(), _REFINED):
+                config = group[0].variant.config
                 if self._request.space.allows(config, shape):
                     variant = Variant(self._kernel.name, config, self._counts.smallest_set(config))
                     if variant not in done and (variant, shape) not in pending:
                         pending.append((variant, shape))
+        self._listener(MorePlanned(len(pending)))
         self._evaluate_all(lambda: pending.pop(0) if pending else None)
 
     def _evaluate_all(self, next_trial: Callable[[], tuple[Variant, Shape] | None]) -> bool:
@@ -219,20 +228,23 @@ class TuningSession:
         self._listener(Evaluated(evaluation, min(times, default=None)))
 
     def _decide(self) -> list[Winner]:
-        winners = []
+        contests = []
         for shape, done in self._done.items():
             baseline = done.get(self._baseline)
-            if baseline is None or baseline.status is not Status.PASSED:
+            if baseline is not None and baseline.status is Status.PASSED:
+                contests.append(Contest(baseline, list(done.values())))
+            else:
                 why = f"{baseline.status}: {baseline.log}" if baseline else "it was not evaluated"
                 self._listener(ShapeSkipped(shape, f"the baseline has no time: {why}"))
-                continue
-            winner = self._evaluator.decide(baseline, list(done.values()), self._source_digest, self._counts.of)
+        self._listener(FinalStarted(len(contests)))
+        winners = []
+        for shape, winner in self._evaluator.decide(contests, Rules(self._counts.of, self._source_digest)):
             if isinstance(winner, Failure):
                 self._listener(ShapeSkipped(shape, f"the final was lost: {winner.status}: {winner.log}"))
-                continue
-            self._store.save_winners([winner])
-            self._listener(WinnerChosen(winner))
-            winners.append(winner)
+            else:
+                self._store.save_winners([winner])
+                self._listener(WinnerChosen(winner))
+                winners.append(winner)
         return winners
 
 

@@ -1,6 +1,6 @@
 """Evaluation without a GPU: interpreter check and roofline estimate."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future
 
 from tuner.catalog import Kernel
@@ -8,9 +8,9 @@ from tuner.compile.builder import Built
 from tuner.measure.environment import estimated_environment
 from tuner.measure.static import estimate
 from tuner.processes import Failure, WorkerPool
-from tuner.ranking import Compiles, estimated_winner
+from tuner.ranking import estimated_winner
 from tuner.records import Agreement, Evaluation, Shape, Status, Target, Variant, Winner
-from tuner.session.evaluator import Evaluator
+from tuner.session.evaluator import Contest, Evaluator, Rules
 from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, check_in_interpreter
 
 _CHECK_TIMEOUT_S = 300.0
@@ -44,10 +44,14 @@ class StaticEvaluator(Evaluator):
             return self.failed(variant, shape, Failure(Status.OUT_OF_RESOURCES, log), built)
         return Evaluation(variant, shape, Status.PASSED, "", built.binary, result, timing)
 
-    def decide(
-        self, baseline: Evaluation, evaluations: Sequence[Evaluation], source_digest: str, compiles: Compiles
-    ) -> Winner:
-        return estimated_winner(baseline, evaluations, self.environment, source_digest, compiles)
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
+        for contest in contests:
+            yield (
+                contest.baseline.shape,
+                estimated_winner(
+                    contest.baseline, contest.evaluations, self.environment, rules.source_digest, rules.compiles
+                ),
+            )
 
     def recover(self, failure: Failure) -> None:
         """Nothing to do: a lost interpreter worker is replaced by its pool."""
