@@ -10,6 +10,7 @@ from tuner.records import Evaluation, Shape, Status
 from tuner.session.events import (
     Evaluated,
     Event,
+    FinalStarted,
     Listener,
     MorePlanned,
     RunStarted,

@@ -16,6 +16,7 @@ from tuner.session.device_evaluator import DeviceEvaluator
 from tuner.session.evaluator import Contest, Evaluator, Rules
 from tuner.session.events import (
     Evaluated,
+    FinalStarted,
     Listener,
     MorePlanned,
     RunStarted,
