@@ -66,25 +66,29 @@ def this_device() -> tuple[str, Target]:
     return str(torch.cuda.get_device_name(0)), device_target()
 
 
-@lru_cache(maxsize=256)
 def winner_tables(kernel: Kernel, url: str | None = None) -> tuple[WinnerTable, ...]:
     """Every table that `lookup` may use for a kernel, read once; rows of other sources of the kernel are left out.
 
     `url` names a store to use instead of the default one.
     """
+    return _read_tables(kernel.name, kernel.source_digest, url)
+
+
+@lru_cache(maxsize=256)
+def _read_tables(kernel: str, source_digest: str, url: str | None) -> tuple[WinnerTable, ...]:
     path = settings.table_path() if url is None else None
     url = url or settings.database_url()
     tables = [read_table(path)] if path else [*_stored_tables(kernel, url), *_published_tables(kernel)]
-    return tuple(each for each in tables if each.kernel == kernel.name and each.source_digest == kernel.source_digest)
+    return tuple(each for each in tables if each.kernel == kernel and each.source_digest == source_digest)
 
 
-def _stored_tables(kernel: Kernel, url: str) -> list[WinnerTable]:
+def _stored_tables(kernel: str, url: str) -> list[WinnerTable]:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         return []
     from tuner.store import Store
 
     with Store.open(url, read_only=True) as store:
-        return tables_of(store.winners(kernel.name))
+        return tables_of(store.winners(kernel))
 
 
 def tables_of(winners: list[Winner]) -> list[WinnerTable]:
@@ -105,9 +109,9 @@ def _sorted(rows: list[Winner]) -> tuple[Winner, ...]:
     return tuple(sorted(rows, key=lambda row: [(isinstance(size, str), size) for size in [*row.shape.values()][::-1]]))
 
 
-def _published_tables(kernel: Kernel) -> list[WinnerTable]:
+def _published_tables(kernel: str) -> list[WinnerTable]:
     folder = content_root() / "db" / "winners"
-    return [read_table(path) for path in sorted(folder.glob(f"*/{kernel.name}.json"))]
+    return [read_table(path) for path in sorted(folder.glob(f"*/{kernel}.json"))]
 
 
 def export_table(kernel: Kernel, winners: list[Winner]) -> WinnerTable:

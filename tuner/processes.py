@@ -82,6 +82,6 @@ def result(future: "Future[R]") -> R | Failure:
         return Failure(Status.CRASHED, f"the worker died with exit code {error.exitcode}")
     except CancelledError:
         return Failure(Status.CRASHED, "cancelled: the workers were stopped")
-    except Exception as error:  # noqa: BLE001 - whatever a job raised in its worker ends that job alone
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a job raised in its worker ends that job alone
         trace = getattr(error, "traceback", "")
         return Failure(Status.CRASHED, f"{type(error).__name__}: {error}\n{trace}".rstrip())

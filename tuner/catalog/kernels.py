@@ -68,6 +68,8 @@ def load_kernel(name: str) -> Kernel:
 
 def load_folder(folder: Path) -> Kernel:
     """The kernel in a folder; UserError when it has no spec.py or one that cannot be loaded."""
+    if not _NAME.fullmatch(folder.resolve().name):
+        raise UserError(f"{str(folder)!r} cannot hold a kernel: its name is not an identifier.")
     if not (folder / "spec.py").is_file():
         raise UserError(f"No kernel in {str(folder)!r}: it has no spec.py.", hint="Name a folder with a spec.py.")
     return _load(folder.resolve())
@@ -80,6 +82,9 @@ def _load(folder: Path) -> Kernel:
         raise UserError(f"{folder / 'spec.py'} defines no `SPEC = KernelSpec(...)`.")
     if spec.name != folder.name:
         raise UserError(f"{folder / 'spec.py'} names the kernel {spec.name!r}; its folder says {folder.name!r}.")
+    for implementation in spec.implementations:
+        if not (folder / implementation.file).is_file():
+            raise UserError(f"{folder / 'spec.py'} names the source {implementation.file!r}, which is not there.")
     return Kernel(folder, spec)
 
 
@@ -94,5 +99,5 @@ def _import_spec(folder: Path) -> ModuleType:
         return importlib.import_module(f"{package}.spec")
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{folder / 'spec.py'} cannot be loaded: {type(error).__name__}: {error}") from error

@@ -134,7 +134,7 @@ def _value(dimension: Dimension, value: DimensionValue | None) -> DimensionValue
     if value is None:
         raise UserError(f"Dimension {dimension.name!r} has no value.", hint=f"Add {dimension.name}=<value>.")
     if dimension.choices:
-        if value not in dimension.choices:
+        if isinstance(value, bool | float) or value not in dimension.choices:
             expected = " or ".join(map(repr, dimension.choices))
             raise UserError(f"Dimension {dimension.name!r} is {value!r}; expected {expected}.")
     elif isinstance(value, bool) or not isinstance(value, int) or value < dimension.minimum:

@@ -1,5 +1,6 @@
 """The `tuner` command: gathers the commands and turns errors into messages and exit codes."""
 
+import errno
 import os
 import sys
 
@@ -36,7 +37,10 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Run the command line; exits with 2 for an error that the user can mend and with 130 for Ctrl-C."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         console = Console(stderr=True)
         console.print(f"[red]Error:[/red] {_plain(error.message)}", soft_wrap=True, highlight=False)
@@ -47,9 +51,20 @@ def main() -> None:
         Console(stderr=True).print("Interrupted.")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # The reader of a pipe is gone (`tuner show | head`); keep Python from complaining once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe is gone (`tuner show | head`).
+        _drop_output()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _drop_output()
+        Console(stderr=True).print(f"[red]Error:[/red] The output cannot be written: {error.strerror}.")
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _drop_output() -> None:
+    """Send what standard output still holds nowhere, so that Python does not complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plain(text: str) -> str:

@@ -63,7 +63,7 @@ def parse_shapes(texts: list[str]) -> list[dict[str, DimensionValue]]:
     shapes: list[dict[str, DimensionValue]] = []
     for text in texts:
         pairs = parse_pairs(text.split(), what="dimension")
-        values = [[parse_value(value) for value in listed.split(",") if value] for listed in pairs.values()]
+        values = [[parse_value(value) for value in listed.split(",")] for listed in pairs.values()]
         shapes += [dict(zip(pairs, chosen, strict=True)) for chosen in product(*values)]
     return shapes
 

@@ -8,13 +8,17 @@ from tuner.cli.options import DatabaseOption, JsonOption, database, find_kernel,
 
 
 def show(
-    kernel: Annotated[str | None, typer.Argument(metavar="[KERNEL]", help="Only this kernel.")] = None,
+    kernel: Annotated[str | None, typer.Argument(metavar="KERNEL", help="Only this kernel.")] = None,
     db: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the stored winners beside the baseline, one table per kernel, source and environment.
 
     Times carry half their quartile range, speedups their 95% interval; estimates are marked as such.
+
+    Example:
+
+        tuner show fused_inv_rope_fp8_quant
     """
     from tuner.api import tables_of
     from tuner.report import winner_table

@@ -41,7 +41,7 @@ def bind(loaded: LoadedVariant, arguments: Mapping[str, Any], target: Target) ->
     """Bind one call's arguments (tensors may be on the meta device) as Triton's launcher would."""
     function = loaded.function
     backend, binder = _binder(function, target)
-    bound, specialization, options = binder(**arguments, **loaded.options, debug=False)
+    bound, specialization, options = binder(**arguments, **loaded.options, debug=bool(function.debug))
     key = compute_cache_key({}, specialization, options)
     parsed, signature, constexprs, attributes = function._pack_args(backend, options, bound, specialization, options)
     return BoundCall(key, parsed, signature, constexprs, attributes)

@@ -21,8 +21,9 @@ def export_vllm(table: WinnerTable) -> list[ExportedFile]:
     for row in table.rows:
         fixed = ",".join(f"{name}={value}" for name, value in row.shape.items() if name != dynamic)
         files.setdefault(fixed, {})[row.shape.size(dynamic)] = row
+    device = f"device_name={_device_name(table)}"
     return [
-        ExportedFile(f"{table.kernel},{fixed},device_name={_device_name(table)}.json", _body(table, rows))
+        ExportedFile(",".join(filter(None, [table.kernel, fixed, device])) + ".json", _body(table, rows))
         for fixed, rows in files.items()
     ]
 

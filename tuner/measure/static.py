@@ -34,17 +34,18 @@ class DeviceModel:
     issue_per_clock: float
     start_us: float = 2.0
     latency_us: float = 0.8
+    reserved_shared_bytes: int = 1024
 
 
 _H100 = DeviceModel("H100 SXM", 132, 1.7e9, 3.0e12, 65536, 228 << 10, 227 << 10, 64, 32, 4.0)
-_MI300X = DeviceModel("MI300X", 304, 2.1e9, 4.3e12, 131072, 64 << 10, 64 << 10, 32, 32, 4.0, 4.0, 1.0)
+_MI300X = DeviceModel("MI300X", 304, 2.1e9, 4.3e12, 131072, 64 << 10, 64 << 10, 32, 32, 4.0, 4.0, 1.0, 0)
 DEVICE_MODELS = {
     "cuda:80": DeviceModel("A100 SXM", 108, 1.4e9, 1.7e12, 65536, 164 << 10, 163 << 10, 64, 32, 4.0),
     "cuda:89": DeviceModel("L40S", 142, 2.2e9, 0.75e12, 65536, 100 << 10, 99 << 10, 48, 24, 4.0),
     "cuda:90": _H100,
     "cuda:100": DeviceModel("B200", 148, 1.8e9, 7.0e12, 65536, 228 << 10, 227 << 10, 64, 32, 4.0),
     "hip:gfx942": _MI300X,
-    "hip:gfx950": DeviceModel("MI355X", 256, 2.4e9, 6.8e12, 131072, 160 << 10, 160 << 10, 32, 32, 4.0, 4.0, 1.0),
+    "hip:gfx950": DeviceModel("MI355X", 256, 2.4e9, 6.8e12, 131072, 160 << 10, 160 << 10, 32, 32, 4.0, 4.0, 1.0, 0),
 }
 # Load/store units take one 128-byte request of a warp per cycle and unit; wider ones take several.
 _REQUEST_BYTES = 128
@@ -62,7 +63,11 @@ def programs_at_once(binary: Binary, num_warps: int, target: Target) -> int:
         return 0
     threads = num_warps * target.warp_size
     registers = max(binary.registers, 1) * threads
-    by_shared = device.shared_bytes_per_unit // (binary.shared_bytes + 1024) if binary.shared_bytes else math.inf
+    by_shared = (
+        device.shared_bytes_per_unit // (binary.shared_bytes + device.reserved_shared_bytes)
+        if binary.shared_bytes
+        else math.inf
+    )
     per_unit = min(
         device.programs_per_unit, device.warps_per_unit // num_warps, device.registers_per_unit // registers, by_shared
     )

@@ -10,6 +10,10 @@ from tuner.records import Speedup, Timing
 # Two-sided 95% quantiles of Student's t by degrees of freedom.
 _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
+# Processes minutes apart differ by up to half a percent however well those in a row agree: clocks, temperature (seen on
+# an H100). No interval is narrower than this on either side.
+_DRIFT = 0.0075
+
 
 def summarize(samples_us: Sequence[float]) -> Timing:
     """Median and quartiles in microseconds; ValueError without samples."""
@@ -38,5 +42,5 @@ def speedup_over_processes(ratios: Sequence[float]) -> Speedup:
         raise ValueError(f"{len(ratios)} processes; expected 2 to 10")
     logs = np.log(np.asarray(ratios))
     center, spread = float(np.mean(logs)), float(np.std(logs, ddof=1))
-    reach = _T95[len(ratios) - 1] * spread * math.sqrt(1 + 1 / len(ratios))
+    reach = math.hypot(_T95[len(ratios) - 1] * spread * math.sqrt(1 + 1 / len(ratios)), math.log1p(_DRIFT))
     return Speedup(math.exp(center), math.exp(center - reach), math.exp(center + reach))

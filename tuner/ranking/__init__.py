@@ -2,6 +2,7 @@
 
 from tuner.ranking.ranking import (
     Compiles,
+    Contender,
     confirmed_winner,
     estimated_winner,
     fastest,
@@ -10,4 +11,13 @@ from tuner.ranking.ranking import (
     prefer_few_compiles,
 )
 
-__all__ = ["Compiles", "confirmed_winner", "estimated_winner", "fastest", "finalists", "marked", "prefer_few_compiles"]
+__all__ = [
+    "Compiles",
+    "Contender",
+    "confirmed_winner",
+    "estimated_winner",
+    "fastest",
+    "finalists",
+    "marked",
+    "prefer_few_compiles",
+]

@@ -1,6 +1,7 @@
 """Stored evaluations -> finalists and winners of a shape. Pure: no clock, no GPU, no store."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tuner.records import Environment, Evaluation, Shape, Speedup, Timing, Variant, Winner
 
@@ -89,40 +90,41 @@ def estimated_winner(
     )
 
 
+@dataclass(frozen=True)
+class Contender:
+    """A variant with its time in the confirming processes."""
+
+    variant: Variant
+    timing: Timing
+
+
 def confirmed_winner(
-    baseline: Variant,
+    baseline: Contender,
+    chosen: Contender,
+    speedup: Speedup,
     shape: Shape,
-    timings: Mapping[Variant, Timing],
-    speedups: Mapping[Variant, Speedup],
     environment: Environment,
     source_digest: str,
     compiles: Compiles,
 ) -> Winner:
-    """The best finalist whose paired speedup over the baseline is decided; otherwise the baseline, and why.
+    """The chosen variant if its speedup over the baseline is decided; otherwise the baseline, and why.
 
-    Decided means that the whole interval lies above 1.01: differences below 1% change sign between processes.
-    `timings` and `speedups` come from the same interleaved rounds; the baseline is in `timings` only.
+    Decided means that the whole interval lies above 1.01: what is closer counts as equal.
     """
-    decided = {variant: timings[variant].median_us for variant, each in speedups.items() if each.low > 1 + EQUAL_WITHIN}
-    if decided:
-        chosen = prefer_few_compiles(decided, compiles)
-        speedup, reason = speedups[chosen], "confirmed against the baseline in interleaved rounds"
-    else:
-        chosen, speedup = baseline, Speedup(1.0, 1.0, 1.0)
-        reason = "no variant but the baseline passed"
-        if speedups:
-            best = max(speedups.values(), key=lambda each: each.median)
-            interval = f"{best.median:.3f} [{best.low:.3f}, {best.high:.3f}]"
-            reason = f"no finalist is faster by more than 1%: the best is {interval}"
+    interval = f"{speedup.median:.3f} [{speedup.low:.3f}, {speedup.high:.3f}]"
+    winner, reason = chosen, f"confirmed against the baseline: {interval}"
+    if speedup.low <= 1 + EQUAL_WITHIN:
+        winner, speedup = baseline, Speedup(1.0, 1.0, 1.0)
+        reason = f"the best variant is not decidedly faster than the baseline by 1%: {interval}"
     return Winner(
-        variant=chosen,
-        baseline=baseline,
+        variant=winner.variant,
+        baseline=baseline.variant,
         shape=shape,
         environment=environment,
         source_digest=source_digest,
-        timing=timings[chosen],
-        baseline_timing=timings[baseline],
+        timing=winner.timing,
+        baseline_timing=baseline.timing,
         speedup=speedup,
-        compiles=compiles(chosen),
+        compiles=compiles(winner.variant),
         reason=reason,
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import TableError
+from tuner.errors import TableError, UserError
 from tuner.records import Environment, Evidence, Shape, Speedup, Target, Timing, Variant, Winner
 
 SCHEMA_VERSION = 1
@@ -23,12 +23,13 @@ class WinnerTable:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data. Times in microseconds; `evidence` says whether they were measured or estimated."""
-        environment = {**asdict(self.environment), "target": str(self.environment.target)}
+        where = self.environment
+        environment = {**asdict(where), "target": str(where.target), "evidence": str(where.evidence)}
         return {
             "schema": SCHEMA_VERSION,
             "kernel": self.kernel,
             "source_digest": self.source_digest,
-            "evidence": str(self.environment.evidence),
+            "evidence": str(where.evidence),
             "environment": environment,
             "rows": [_row_to_json(row) for row in self.rows],
         }
@@ -51,7 +52,7 @@ class WinnerTable:
             kernel, digest = str(data["kernel"]), str(data["source_digest"])
             rows = tuple(_row_from_json(row, kernel, environment, digest) for row in data["rows"])
             return cls(kernel, digest, environment, rows)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UserError) as error:
             raise TableError(f"The winner table cannot be read: {type(error).__name__}: {error}.") from error
 
 

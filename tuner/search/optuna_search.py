@@ -10,7 +10,7 @@ from tuner.search.grid_search import GridSearch
 from tuner.search.search import Search
 from tuner.space import SearchSpace
 
-# Suggestions in a row that were known or broke a constraint before the rest of the space is simply enumerated.
+# Suggestions in a row that were known or broke a constraint; after so many the rest of the space is enumerated.
 _PATIENCE = 100
 
 
@@ -27,11 +27,12 @@ class OptunaSearch(Search):
         self._known: set[Variant] = set()
         self._running: dict[Variant, Trial] = {}
         self._rest = GridSearch(space, shape)
+        self._enumerating = False
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(sampler=sampler)
 
     def suggest(self) -> Variant | None:
-        for _ in range(_PATIENCE):
+        for _ in range(0 if self._enumerating else _PATIENCE):
             trial = self._study.ask()
             variant = self._read(trial)
             if variant not in self._known and self._space.allows(variant.config, self._shape):
@@ -39,6 +40,7 @@ class OptunaSearch(Search):
                 self._running[variant] = trial
                 return variant
             self._study.tell(trial, state=TrialState.PRUNED)
+        self._enumerating = True
         while (left := self._rest.suggest()) is not None:
             if left not in self._known:
                 self._known.add(left)

@@ -57,8 +57,22 @@ def whole_shapes(
     if not shapes:
         raise UserError("There is no shape to tune.", hint="List some in the space, or name them with --shapes.")
     for shape in shapes:
-        inputs, outputs = kernel.spec.make_inputs(shape, "meta", 0), kernel.spec.make_outputs(shape, "meta")
-        if 0 in kernel.spec.launch(inputs, outputs, shape, kernel.spec.baseline).grid:
+        if 0 in _grid(kernel, shape):
             raise UserError(f"The shape {shape.label} launches nothing, so it cannot be tuned.")
         space.require_feasible(shape)
     return shapes
+
+
+def _grid(kernel: Kernel, shape: Shape) -> tuple[int, ...]:
+    """The baseline's grid at a shape; UserError when the spec cannot make that shape's tensors."""
+    spec = kernel.spec
+    try:
+        inputs, outputs = spec.make_inputs(shape, "meta", 0), spec.make_outputs(shape, "meta")
+        return spec.launch(inputs, outputs, shape, spec.baseline).grid
+    except UserError:
+        raise
+    except Exception as error:
+        found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UserError(
+            f"The spec of {kernel.name} cannot make the shape {shape.label}: {found}", hint="Use smaller sizes."
+        ) from error

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from tuner.compile.builder import Built, CompileJob, build
@@ -29,7 +30,10 @@ from tuner.session.static_evaluator import StaticEvaluator
 from tuner.space import L2State
 from tuner.store import Store
 
-COMPILE_TIMEOUT_S = 120.0
+# A compile may take this many times the median of the run's compiles, and never less than the floor; until enough are
+# known, the floor is what a cold worker needs.
+_COMPILE_FACTOR = 20.0
+_COMPILE_FLOOR_S = 60.0
 # Configs per shape that are tried once more with the specialization set that compiles least.
 _REFINED = 3
 _POLL_S = 0.2
@@ -91,7 +95,9 @@ class TuningSession:
         self._searches: dict[Shape, Search] = {}
         self._done: dict[Shape, dict[Variant, Evaluation]] = {shape: {} for shape in request.shapes}
         self._results: dict[Hashable, Future[Any]] = {}
-        self._deadline = time.monotonic() + request.timeout_s if request.timeout_s else None
+        self._recovered: set[Future[Any]] = set()
+        self._deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
+        self._compile_s: list[float] = []
         self._run_id = 0
         self._evaluated = 0
 
@@ -104,9 +110,7 @@ class TuningSession:
         )
         stored = self._resume()
         self._listener(RunStarted(environment, request.trials * len(request.shapes), stored))
-        finished = self._search()
-        if finished:
-            self._refine()
+        finished = self._search() and self._refine()
         winners = self._decide()
         self._store.finish_run(self._run_id)
         return RunSummary(environment, self._evaluated, not finished, tuple(winners))
@@ -141,17 +145,18 @@ class TuningSession:
             for shape in sorted(planned, key=lambda each: planned[each]):
                 if planned[shape] < self._request.trials:
                     variant = self._searches[shape].suggest()
-                    if variant is not None and variant != self._baseline:
+                    if variant == self._baseline:  # already under way
+                        variant = self._searches[shape].suggest()
+                    if variant is not None:
                         planned[shape] += 1
                         return variant, shape
-                    if variant is None:
-                        self._listener(SpaceExhausted(shape, self._request.trials - planned[shape]))
-                        planned[shape] = self._request.trials
+                    self._listener(SpaceExhausted(shape, self._request.trials - planned[shape]))
+                    planned[shape] = self._request.trials
             return None
 
         return self._evaluate_all(next_trial)
 
-    def _refine(self) -> None:
+    def _refine(self) -> bool:
         """Give each shape's best configs the specialization set that compiles least, where that was not tried."""
         pending: list[tuple[Variant, Shape]] = []
         for shape, done in self._done.items():
@@ -162,7 +167,7 @@ class TuningSession:
                     if variant not in done and (variant, shape) not in pending:
                         pending.append((variant, shape))
         self._listener(MorePlanned(len(pending)))
-        self._evaluate_all(lambda: pending.pop(0) if pending else None)
+        return self._evaluate_all(lambda: pending.pop(0) if pending else None)
 
     def _evaluate_all(self, next_trial: Callable[[], tuple[Variant, Shape] | None]) -> bool:
         """Keep the compilers and the evaluator busy until trials run out; False when the deadline passed."""
@@ -171,8 +176,14 @@ class TuningSession:
         checking: list[_Job] = []
         exhausted = False
         while True:
+            for job in _take_done(compiling):
+                self._compiled(job, waiting)
+            for job in _take_done(checking):
+                self._checked(job)
             if self._deadline is not None and time.monotonic() > self._deadline:
                 return False
+            while waiting and _under_way(checking) < self._evaluator.capacity:
+                checking.append(self._check(waiting.pop(0)))
             while not exhausted and len(compiling) + len(waiting) < 2 * self._request.jobs:
                 trial = next_trial()
                 if trial is None:
@@ -182,24 +193,22 @@ class TuningSession:
             if not (compiling or waiting or checking):
                 return True
             wait([job.future for job in compiling + checking], timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            for job in _take_done(compiling):
-                self._compiled(job, waiting)
-            for job in _take_done(checking):
-                self._checked(job)
-            busy = len({id(job.future) for job in checking})
-            while waiting and busy < self._evaluator.capacity:
-                checking.append(self._check(waiting.pop(0)))
-                busy = len({id(job.future) for job in checking if not job.future.done()})
 
     def _start(self, variant: Variant, shape: Shape) -> _Job:
         job = CompileJob(self._kernel.folder, variant, shape, self._target)
-        return _Job(variant, shape, self._compilers.submit(build, job, timeout_s=COMPILE_TIMEOUT_S))
+        return _Job(variant, shape, self._compilers.submit(build, job, timeout_s=self._compile_timeout_s()))
+
+    def _compile_timeout_s(self) -> float:
+        """What is normal in this run decides when a compile has run away."""
+        normal_s = median(self._compile_s) if self._compile_s else 0.0
+        return max(_COMPILE_FLOOR_S, _COMPILE_FACTOR * normal_s)
 
     def _compiled(self, job: _Job, waiting: list[_Job]) -> None:
         built = result(job.future)
         if isinstance(built, Failure):
             self._finish(self._evaluator.failed(job.variant, job.shape, built))
         else:
+            self._compile_s.append(built.binary.compile_s)
             job.built = built
             waiting.append(job)
 
@@ -216,7 +225,9 @@ class TuningSession:
         assert job.built is not None
         found = result(job.future)
         if isinstance(found, Failure):
-            self._evaluator.recover(found)
+            if job.future not in self._recovered:  # those that share it come later, while others are in flight
+                self._recovered.add(job.future)
+                self._evaluator.recover(found)
             self._finish(self._evaluator.failed(job.variant, job.shape, found, job.built))
         else:
             self._finish(self._evaluator.conclude(job.variant, job.shape, job.built, found))
@@ -249,8 +260,16 @@ class TuningSession:
         return winners
 
 
+def _under_way(jobs: Sequence[_Job]) -> int:
+    """How many futures the jobs still wait for; several may share one."""
+    return len({job.future for job in jobs if not job.future.done()})
+
+
 def _take_done(jobs: list[_Job]) -> Sequence[_Job]:
     """Remove the finished jobs from a list and return them."""
-    done = [job for job in jobs if job.future.done()]
-    jobs[:] = [job for job in jobs if not job.future.done()]
+    done: list[_Job] = []
+    rest: list[_Job] = []
+    for job in jobs:
+        (done if job.future.done() else rest).append(job)
+    jobs[:] = rest
     return done

@@ -13,7 +13,7 @@ from tuner.records import Agreement, Evaluation, Shape, Status, Target, Variant,
 from tuner.session.evaluator import Contest, Evaluator, Rules
 from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, check_in_interpreter
 
-_CHECK_TIMEOUT_S = 300.0
+_CHECK_TIMEOUT_S = 120.0
 _DEFAULT_WARPS = 4
 
 

@@ -27,9 +27,14 @@ def compare(
     Within `Bounds` an element is right when it lies between low and high; where these are equal its bits must be
     theirs. Packed integers are held byte by byte. A plain tensor is held to its tolerance, exactly without one.
     """
+    if outputs.keys() != expected.keys():
+        raise ValueError(f"the outputs are {sorted(outputs)}, the reference names {sorted(expected)}")
     elements = mismatched = undecided = 0
     detail = ""
     for name, reference in expected.items():
+        wanted = reference.low if isinstance(reference, Bounds) else reference
+        if outputs[name].numel() != wanted.numel():
+            raise ValueError(f"{name} has {outputs[name].numel()} elements, the reference {wanted.numel()}")
         if isinstance(reference, Bounds):
             chunks = _against_bounds(outputs[name], reference)
         else:
@@ -60,7 +65,7 @@ def _against_tensor(output: Tensor, reference: Tensor, limit: Tolerance) -> Iter
     for actual, right_value in zip(_chunks(output), _chunks(reference), strict=True):
         number, goal = actual.double(), right_value.double()
         distance = (number - goal).abs()
-        close = distance <= limit.absolute + limit.relative * goal.abs()
+        close = goal.isfinite() & (distance <= limit.absolute + limit.relative * goal.abs())
         yield actual, close | (number == goal) | (number.isnan() & goal.isnan()), nothing
 
 

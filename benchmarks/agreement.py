@@ -1,0 +1,51 @@
+"""Do two runs agree?
+
+    python benchmarks/agreement.py KERNEL STORE_A STORE_B [--json FILE]
+
+Times the winners of two stores alternately, in a fresh process per shape, and prints how much slower the second's are.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from pairs import Pair, ratios
+
+from tuner.catalog import load_kernel
+from tuner.records import Shape, Winner
+from tuner.store import Store
+
+SEED = 2000
+
+
+def winners_of(store: str, kernel: str) -> dict[Shape, Winner]:
+    with Store.open(store, read_only=True) as opened:
+        return {winner.shape: winner for winner in opened.winners(kernel)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kernel")
+    parser.add_argument("first")
+    parser.add_argument("second")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    kernel = load_kernel(options.kernel)
+    first, second = winners_of(options.first, kernel.name), winners_of(options.second, kernel.name)
+    shapes = [shape for shape in first if shape in second]
+    pairs = [
+        Pair(first[each].variant, second[each].variant, each, first[each].environment.l2 == "cold") for each in shapes
+    ]
+    rows = []
+    for pair, ratio in zip(pairs, ratios(kernel, pairs, SEED), strict=True):
+        label, slower, same = kernel.spec.short_label(pair.shape), 1 / ratio - 1, pair.first == pair.second
+        rows.append({"shape": label, "second_slower_by": slower, "same_variant": same})
+        print(f"{label}: second slower by {slower:+.2%}{' (same variant)' if same else ''}", flush=True)
+    worst = max(row["second_slower_by"] for row in rows)
+    print(f"the second run's winner is at most {worst:.2%} slower, over {len(rows)} shapes")
+    if options.json:
+        options.json.write_text(json.dumps({"worst": worst, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Do stored speedups hold in another process?
+
+    python benchmarks/claims.py KERNEL STORE [--json FILE]
+
+Times every stored winner that is not the baseline against its baseline once more, in a fresh process per shape, and
+counts how many stored intervals contain the new speedup.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from pairs import Pair, ratios
+
+from tuner.catalog import load_kernel
+from tuner.store import Store
+
+SEED = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kernel")
+    parser.add_argument("store")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    kernel = load_kernel(options.kernel)
+    with Store.open(options.store, read_only=True) as store:
+        winners = [each for each in store.winners(kernel.name) if each.variant != each.baseline]
+    pairs = [Pair(each.baseline, each.variant, each.shape, each.environment.l2 == "cold") for each in winners]
+    rows = []
+    for winner, again in zip(winners, ratios(kernel, pairs, SEED), strict=True):
+        stored, label = winner.speedup, kernel.spec.short_label(winner.shape)
+        holds = stored.low <= again <= stored.high
+        rows.append(
+            {"shape": label, "stored": [stored.low, stored.median, stored.high], "again": again, "holds": holds}
+        )
+        print(f"{label}: {stored.median:.3f} [{stored.low:.3f}, {stored.high:.3f}], again {again:.3f}", flush=True)
+    held = sum(row["holds"] for row in rows)
+    print(f"{held} of {len(rows)} stored intervals contain the new speedup")
+    if options.json:
+        options.json.write_text(json.dumps({"held": held, "claims": len(rows), "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

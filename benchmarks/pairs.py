@@ -1,0 +1,35 @@
+"""Times pairs of variants alternately, each pair in a fresh process."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tuner.catalog import Kernel
+from tuner.measure.device import time_alternately
+from tuner.measure.statistics import paired_ratio
+from tuner.processes import Failure, WorkerPool, result
+from tuner.records import Shape, Variant
+
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variants to hold against each other at a shape."""
+
+    first: Variant
+    second: Variant
+    shape: Shape
+    cold_l2: bool
+
+
+def ratios(kernel: Kernel, pairs: Iterable[Pair], seed: int) -> Iterator[float]:
+    """First time over second time of each pair; ends the program when a worker fails."""
+    with WorkerPool(1) as pool:
+        for number, pair in enumerate(pairs):
+            pool.replace_workers()
+            job = (kernel.folder, [pair.first, pair.second], pair.shape, pair.cold_l2, seed + number)
+            samples = result(pool.submit(time_alternately, *job, timeout_s=TIMEOUT_S))
+            if isinstance(samples, Failure):
+                sys.exit(f"{pair.shape.label}: {samples.status}: {samples.log}")
+            yield paired_ratio(*samples)

@@ -1,0 +1,114 @@
+"""Which kernels are found, by which names, and what is said of those that cannot be loaded."""
+
+import os
+from pathlib import Path
+
+import pytest
+from kernel_examples import DOUBLED, SCALE_ROWS, copy_kernel
+
+from tuner.catalog import content_root, kernel_names, load_folder, load_kernel
+from tuner.errors import UnknownNameError, UserError
+
+BUNDLED = "fused_inv_rope_fp8_quant"
+
+
+@pytest.fixture(autouse=True)
+def no_further_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNER_KERNEL_PATH", raising=False)
+
+
+def test_bundled_kernels_are_found_and_loaded_by_name() -> None:
+    found = kernel_names()
+    assert BUNDLED in found
+    for name, folder in found.items():
+        kernel = load_kernel(name)
+        assert kernel.name == folder.name == name
+        assert kernel.folder == folder.resolve()
+        for implementation in kernel.spec.implementations:
+            assert implementation.function in kernel.source(implementation)
+
+
+def test_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=f"did you mean '{BUNDLED}'"):
+        load_kernel("fused_inv_rope_fp8_quan")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../scale_rows", "outer/scale_rows", "outer.scale_rows", "ABSOLUTE"])
+def test_only_plain_names_are_looked_up(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these would reach a spec.py when it was joined to a folder's path."""
+    folder = copy_kernel(SCALE_ROWS, tmp_path)
+    copy_kernel(SCALE_ROWS, folder / "outer")
+    copy_kernel(SCALE_ROWS, folder / "outer.scale_rows")
+    (folder / "outer.scale_rows" / "spec.py").write_text((SCALE_ROWS / "spec.py").read_text())
+    monkeypatch.setenv("TUNER_KERNEL_PATH", str(folder))
+    assert set(kernel_names()) == {BUNDLED}
+    with pytest.raises(UnknownNameError, match="Unknown kernel"):
+        load_kernel(str(folder) if name == "ABSOLUTE" else name)
+
+
+def test_kernels_on_the_path_are_found_and_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for parent in (first, second):
+        copy_kernel(SCALE_ROWS, parent)
+    shadow = first / BUNDLED
+    shadow.mkdir()
+    (shadow / "spec.py").touch()
+    (first / "not-a-name").mkdir()
+    (first / "not-a-name" / "spec.py").touch()
+    monkeypatch.setenv("TUNER_KERNEL_PATH", os.pathsep.join(map(str, (tmp_path / "missing", first, second))))
+    assert kernel_names() == {"scale_rows": first / "scale_rows", BUNDLED: shadow}
+    assert load_kernel("scale_rows").folder == (first / "scale_rows").resolve()
+
+
+def test_a_folder_is_loaded_by_path() -> None:
+    kernel = load_folder(SCALE_ROWS)
+    assert kernel.name == "scale_rows"
+    assert kernel.space_path == SCALE_ROWS.resolve() / "space.yaml"
+    assert load_folder(SCALE_ROWS / ".." / "scale_rows") is kernel
+    assert load_kernel(BUNDLED).space_path == content_root() / "search_spaces" / f"{BUNDLED}.yaml"
+
+
+def test_equal_names_in_two_folders_stay_apart(tmp_path: Path) -> None:
+    copy = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": ("Doubles a bf16 matrix.", "Another.")}))
+    assert copy.spec.summary == "Another."
+    assert load_folder(SCALE_ROWS).spec.summary == "Doubles a bf16 matrix."
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("import torch\n", "import torch_that_is_not_there\n", "cannot be loaded: ModuleNotFoundError.*torch_that"),
+        ("SPEC = KernelSpec(", "SPEC = KernelSpec(((", "cannot be loaded: SyntaxError"),
+        ("SPEC = KernelSpec(", "SPEC = dict(", "defines no `SPEC = KernelSpec"),
+        ("SPEC = KernelSpec(", "OTHER = KernelSpec(", "defines no `SPEC = KernelSpec"),
+        ('name="scale_rows"', 'name="scale_columns"', "names the kernel 'scale_columns'; its folder says 'scale_rows'"),
+        ('name="scale_rows",', "", "cannot be loaded: TypeError.*name"),
+    ],
+)
+def test_a_spec_that_cannot_be_used_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    folder = copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": (old, new)})
+    with pytest.raises(UserError, match=message) as caught:
+        load_folder(folder)
+    assert str(folder / "spec.py") in str(caught.value)
+
+
+def test_a_folder_without_spec_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"it has no spec\.py"):
+        load_folder(tmp_path)
+
+
+def test_source_digest_follows_the_triton_sources_alone(tmp_path: Path) -> None:
+    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": ("Doubles a bf16 matrix.", "Another.")}))
+    before = kernel.source_digest
+    assert before == load_folder(SCALE_ROWS).source_digest
+    source = kernel.folder / "kernel.py"
+    source.write_text(source.read_text().replace(DOUBLED, "x * 3"))
+    assert kernel.source_digest != before
+
+
+def test_content_folders_are_no_packages() -> None:
+    """An installed `kernels` package would collide with the one on PyPI."""
+    found = [
+        path for name in ("kernels", "search_spaces", "db") for path in (content_root() / name).rglob("__init__.py")
+    ]
+    assert found == []

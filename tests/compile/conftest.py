@@ -1,0 +1,17 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))  # kernel_examples: a kernel to try things on
+
+
+@pytest.fixture(scope="session")
+def fresh_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Empty folders for emitted variants and for Triton's binaries; the path of the latter."""
+    folder = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_CACHE", str(folder / "tuner"))
+        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
+        yield folder / "triton"

@@ -1,0 +1,103 @@
+"""Doubles a matrix of 128 columns, right and in many wrong ways. One program per row."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def right(x_ptr, y_ptr, num_rows, zero):
+    """y = 2 * x."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2)
+
+
+@triton.jit
+def wrong_element(x_ptr, y_ptr, num_rows, zero):
+    """One element of the first row is off."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2 + tl.where(at == 5, 1.0, 0.0))
+
+
+@triton.jit
+def wrong_last_tile(x_ptr, y_ptr, num_rows, zero):
+    """The last row is not doubled."""
+    row = tl.program_id(0)
+    at = row * 128 + tl.arange(0, 128)
+    tl.store(y_ptr + at, tl.load(x_ptr + at) * tl.where(row == num_rows - 1, 1.0, 2.0))
+
+
+@triton.jit
+def wrong_scale(x_ptr, y_ptr, num_rows, zero):
+    """Off by one part in a thousand."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2.002)
+
+
+@triton.jit
+def not_a_number(x_ptr, y_ptr, num_rows, zero):
+    """NaN where a value is negative."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    x = tl.load(x_ptr + at)
+    tl.store(y_ptr + at, tl.where(x < 0, float("nan"), x * 2))
+
+
+@triton.jit
+def partial_write(x_ptr, y_ptr, num_rows, zero):
+    """The last column is never written."""
+    column = tl.arange(0, 128)
+    at = tl.program_id(0) * 128 + column
+    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2, mask=column < 127)
+
+
+@triton.jit
+def out_of_bounds(x_ptr, y_ptr, num_rows, zero):
+    """Writes a terabyte past the output."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    tl.store(y_ptr + at.to(tl.int64) + (1 << 38), tl.load(x_ptr + at) * 2)
+
+
+@triton.jit
+def infinite_loop(x_ptr, y_ptr, num_rows, zero):
+    """Waits for a change that never comes."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    turns = zero
+    while turns >= 0:
+        tl.store(y_ptr + at, tl.load(x_ptr + at) * 2)
+        turns = turns * 0
+    tl.store(y_ptr + at, tl.load(x_ptr + at))
+
+
+@triton.jit(debug=True)
+def device_assert(x_ptr, y_ptr, num_rows, zero):
+    """Asserts what is not so."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    tl.device_assert(zero > 0, "zero is not positive")
+    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2)
+
+
+@triton.jit
+def compile_error(x_ptr, y_ptr, num_rows, zero):
+    """Does not compile."""
+    tl.static_assert(1 > 2, "one is not greater than two")
+
+
+@triton.jit
+def endless_compile(x_ptr, y_ptr, num_rows, zero):
+    """Unrolls a loop so long that its compile takes many minutes."""
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    x = tl.load(x_ptr + at)
+    for step in tl.static_range(200000):
+        x = x * 1.0001 + tl.load(x_ptr + at + step % 7)
+    tl.store(y_ptr + at, x)
+
+
+@triton.jit
+def too_much_shared(x_ptr, y_ptr, num_rows, zero):
+    """Multiplies matrices of a quarter of a megabyte each, which go through shared memory whole."""
+    row = tl.arange(0, 128)
+    column = tl.arange(0, 1024)
+    left = tl.load(x_ptr + (row[:, None] * 3 + column[None, :]) % 128).to(tl.bfloat16)
+    right = tl.load(x_ptr + (column[:, None] * 5 + row[None, :]) % 128).to(tl.bfloat16)
+    product = tl.sum(tl.sum(tl.dot(left, right), axis=0), axis=0)
+    at = tl.program_id(0) * 128 + row
+    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2 + product * zero)

@@ -1,0 +1,190 @@
+"""Which variants go to the final, and which one wins with what claim."""
+
+import dataclasses
+from collections.abc import Mapping
+from random import Random
+
+import pytest
+import store_examples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.ranking import confirmed_winner, estimated_winner, fastest, finalists, marked, prefer_few_compiles
+from tuner.records import Evaluation, SpecializationSet, Speedup, Status, Timing, Variant
+
+BASELINE = store_examples.variant(0)
+SHAPE = store_examples.shape(64)
+CONFIRMED = "confirmed against the baseline in interleaved rounds"
+
+
+def with_marks(number: int, *marks: str) -> Variant:
+    return dataclasses.replace(store_examples.variant(number), specialization=SpecializationSet.of(marks))
+
+
+def timed(variant: Variant, median_us: float, digest: str | None = None) -> Evaluation:
+    example = store_examples.evaluation(0)
+    assert example.binary is not None
+    binary = dataclasses.replace(example.binary, digest=digest or variant.digest)
+    timing = store_examples.timing(median_us)
+    return dataclasses.replace(example, variant=variant, shape=SHAPE, binary=binary, timing=timing)
+
+
+def failed(variant: Variant) -> Evaluation:
+    return Evaluation(variant, SHAPE, Status.WRONG_OUTPUT)
+
+
+def one_compile(_: Variant) -> int:
+    return 1
+
+
+# --- finalists
+
+
+def test_the_fastest_come_first_and_failures_never() -> None:
+    found = [timed(with_marks(number), 20.0 - number) for number in range(4)]
+    assert fastest([failed(with_marks(8)), *found], 3) == [[found[3]], [found[2]], [found[1]]]
+    assert fastest([failed(with_marks(8))], 3) == []
+
+
+def test_a_group_shares_binary_and_config() -> None:
+    slow, quick = timed(with_marks(1, "num_tokens"), 10.2, "same"), timed(with_marks(1), 10.1, "same")
+    other_config = timed(with_marks(2), 10.3, "same")
+    other_binary = timed(with_marks(1, "stride"), 10.4, "another")
+    found = fastest([other_binary, slow, other_config, quick], 9)
+    assert found == [[quick, slow], [other_config], [other_binary]]
+
+
+def test_a_group_goes_to_the_final_under_its_cheapest_set() -> None:
+    bare, cheap = timed(with_marks(1), 10.1, "same"), timed(with_marks(1, "num_tokens"), 10.2, "same")
+    other = timed(with_marks(2), 10.3)
+    counts = {bare.variant: 4, cheap.variant: 2, other.variant: 4}
+    assert finalists([other, bare, cheap], counts.__getitem__, 2) == [cheap.variant, other.variant]
+    assert finalists([other, bare, cheap], counts.__getitem__, 1) == [cheap.variant]
+
+
+def test_a_cheaper_set_with_another_binary_goes_to_the_final_too() -> None:
+    wide, narrow = timed(with_marks(1), 10.0, "wide"), timed(with_marks(1, "stride"), 14.0, "narrow")
+    between = timed(with_marks(2), 11.0)
+    counts = {wide.variant: 4, narrow.variant: 1, between.variant: 4}
+    found = finalists([between, narrow, wide, failed(with_marks(1, "num_tokens"))], counts.__getitem__, 1)
+    assert found == [wide.variant, narrow.variant]
+
+
+def test_without_passed_variants_there_is_no_final() -> None:
+    assert finalists([failed(with_marks(1))], one_compile, 4) == []
+
+
+# --- fewer compiles among equals
+
+
+@pytest.mark.parametrize(("rival_us", "chosen"), [(10.05, "rival"), (10.1, "rival"), (10.11, "leader")])
+def test_fewer_compiles_win_within_one_percent(rival_us: float, chosen: str) -> None:
+    leader, rival = with_marks(1), with_marks(2, "num_tokens")
+    compiles = {leader: 4, rival: 2}
+    found = prefer_few_compiles({leader: 10.0, rival: rival_us}, compiles.__getitem__)
+    assert found == {"leader": leader, "rival": rival}[chosen]
+
+
+def test_among_equal_compiles_fewer_marks_then_the_faster_one() -> None:
+    bare, marked_once, slower = with_marks(1), with_marks(1, "num_tokens"), with_marks(2)
+    assert marked(bare) == 0
+    assert marked(marked_once) == 1
+    assert marked(store_examples.variant(1)) == 2  # one of them on alignment only
+    assert prefer_few_compiles({marked_once: 10.0, bare: 10.05}, one_compile) == bare
+    assert prefer_few_compiles({slower: 10.05, bare: 10.0}, one_compile) == bare
+
+
+def test_no_candidates_are_an_error() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        prefer_few_compiles({}, one_compile)
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.tuples(st.floats(1, 1.05), st.integers(1, 8)), min_size=1),
+    st.randoms(use_true_random=False),
+)
+def test_the_choice_is_close_to_the_best_and_has_no_order(
+    drawn: Mapping[int, tuple[float, int]], random: Random
+) -> None:
+    times = {with_marks(number): time_us for number, (time_us, _) in drawn.items()}
+    counts = {with_marks(number): count for number, (_, count) in drawn.items()}
+    chosen = prefer_few_compiles(times, counts.__getitem__)
+    best_us = min(times.values())
+    assert times[chosen] <= best_us * 1.01
+    assert counts[chosen] == min(counts[each] for each, time_us in times.items() if time_us <= best_us * 1.01)
+    order = list(times)
+    random.shuffle(order)
+    assert prefer_few_compiles({each: times[each] for each in order}, counts.__getitem__) == chosen
+
+
+# --- winners
+
+
+def test_an_estimate_wins_without_spread() -> None:
+    baseline, quick = timed(BASELINE, 12.0), timed(with_marks(1), 10.0)
+    others = [quick, timed(with_marks(2), 11.0), failed(with_marks(3))]
+    won = estimated_winner(baseline, others, store_examples.ENVIRONMENT, "source", one_compile)
+    assert (won.variant, won.baseline, won.shape) == (quick.variant, BASELINE, SHAPE)
+    assert won.speedup == Speedup(1.2, 1.2, 1.2)
+    assert (won.timing, won.baseline_timing) == (quick.timing, baseline.timing)
+    assert (won.source_digest, won.environment, won.compiles) == ("source", store_examples.ENVIRONMENT, 1)
+    assert won.reason == "best estimate"
+
+
+def test_the_baseline_stays_where_no_estimate_is_better() -> None:
+    baseline = timed(BASELINE, 10.0)
+    for others in ([], [baseline], [timed(with_marks(1), 11.0)], [failed(with_marks(1))]):
+        won = estimated_winner(baseline, others, store_examples.ENVIRONMENT, "source", one_compile)
+        assert won.variant == BASELINE
+        assert won.speedup == Speedup(1.0, 1.0, 1.0)
+        assert "nothing was estimated to be faster" in won.reason
+
+
+def test_a_baseline_without_a_time_cannot_be_held_against() -> None:
+    with pytest.raises(ValueError, match="wrong output"):
+        estimated_winner(failed(BASELINE), [timed(with_marks(1), 9.0)], store_examples.ENVIRONMENT, "s", one_compile)
+
+
+def timings(**medians: float) -> dict[Variant, Timing]:
+    numbers = {"baseline": 0, "first": 1, "second": 2}
+    return {store_examples.variant(numbers[name]): store_examples.timing(time) for name, time in medians.items()}
+
+
+FIRST, SECOND = store_examples.variant(1), store_examples.variant(2)
+
+
+def test_the_fastest_decided_finalist_wins() -> None:
+    times = timings(baseline=12.0, first=10.0, second=9.0)
+    speedups = {FIRST: Speedup(1.2, 1.15, 1.25), SECOND: Speedup(1.3, 0.99, 1.5)}
+    won = confirmed_winner(BASELINE, SHAPE, times, speedups, store_examples.ENVIRONMENT, "source", one_compile)
+    assert won.variant == FIRST
+    assert won.speedup == speedups[FIRST]
+    assert (won.timing, won.baseline_timing) == (times[FIRST], times[BASELINE])
+    assert won.reason == CONFIRMED
+
+
+def test_decided_finalists_within_a_percent_compete_on_compiles() -> None:
+    times = timings(baseline=12.0, first=10.0, second=10.05)
+    speedups = {FIRST: Speedup(1.2, 1.15, 1.25), SECOND: Speedup(1.19, 1.14, 1.24)}
+    counts = {FIRST: 4, SECOND: 1}
+    won = confirmed_winner(BASELINE, SHAPE, times, speedups, store_examples.ENVIRONMENT, "s", counts.__getitem__)
+    assert (won.variant, won.compiles) == (SECOND, 1)
+
+
+@pytest.mark.parametrize("low", [1.01, 1.0, 0.98])
+def test_the_baseline_stays_while_undecided_and_says_why(low: float) -> None:
+    times = timings(baseline=10.0, first=9.5, second=11.0)
+    speedups = {FIRST: Speedup(1.05, low, 1.12), SECOND: Speedup(0.9, 0.8, 0.95)}
+    won = confirmed_winner(BASELINE, SHAPE, times, speedups, store_examples.ENVIRONMENT, "source", one_compile)
+    assert won.variant == won.baseline == BASELINE
+    assert won.timing == won.baseline_timing == times[BASELINE]
+    assert won.speedup == Speedup(1.0, 1.0, 1.0)
+    assert f"the best is 1.050 [{low:.3f}, 1.120]" in won.reason
+
+
+def test_the_baseline_stays_where_nothing_else_passed() -> None:
+    won = confirmed_winner(
+        BASELINE, SHAPE, timings(baseline=10.0), {}, store_examples.ENVIRONMENT, "source", one_compile
+    )
+    assert won.variant == BASELINE
+    assert won.reason == "no variant but the baseline passed"

@@ -1,0 +1,198 @@
+"""`tuner.lookup`: where its winners come from, and that stale ones never answer."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import store_examples
+from kernel_examples import DOUBLED, SCALE_ROWS, copy_kernel, scale_rows_variant
+
+import tuner
+from tuner import api
+from tuner.catalog import Kernel, load_folder, load_kernel
+from tuner.errors import TableError, UnknownNameError, UserError
+from tuner.records import DEFAULT_TARGET, Environment, Evidence, Shape, Winner
+from tuner.runtime import Origin, WinnerTable
+from tuner.store import Store
+
+ESTIMATED = Environment(DEFAULT_TARGET, Evidence.ESTIMATED, "", "2.13.0", "3.9.0", "", "12.8")
+MEASURED = dataclasses.replace(ESTIMATED, evidence=Evidence.MEASURED, device="NVIDIA H100", l2="warm")
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return load_folder(SCALE_ROWS)
+
+
+@pytest.fixture(autouse=True)
+def nothing_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`scale_rows` by name, no GPU, and neither a table, a store nor a published winner."""
+    monkeypatch.setenv("TUNER_KERNEL_PATH", str(SCALE_ROWS.parent))
+    monkeypatch.setenv("TUNER_DB", f"sqlite:///{tmp_path / 'none.db'}")
+    monkeypatch.delenv("TUNER_TABLE", raising=False)
+    monkeypatch.setattr(api, "content_root", lambda: tmp_path / "content")
+    monkeypatch.setattr(api, "this_device", lambda: ("", DEFAULT_TARGET))
+    api.winner_tables.cache_clear()
+    yield
+    api.winner_tables.cache_clear()
+
+
+def winner(kernel: Kernel, rows: int, block_rows: int, environment: Environment = ESTIMATED) -> Winner:
+    return dataclasses.replace(
+        store_examples.winner(0),
+        variant=scale_rows_variant(block_rows),
+        baseline=kernel.spec.baseline_variant,
+        shape=Shape(num_rows=rows, columns=128),
+        environment=environment,
+        source_digest=kernel.source_digest,
+    )
+
+
+def publish(tmp_path: Path, device: str, *winners: Winner) -> Path:
+    path = tmp_path / "content" / "db" / "winners" / device / f"{winners[0].variant.kernel}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = winners[0]
+    table = WinnerTable(first.variant.kernel, first.source_digest, first.environment, winners)
+    path.write_text(json.dumps(table.to_json()))
+    return path
+
+
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *winners: Winner) -> None:
+    url = f"sqlite:///{tmp_path / 'some.db'}"
+    monkeypatch.setenv("TUNER_DB", url)
+    with Store.open(url) as opened:
+        opened.save_winners(winners)
+
+
+def set_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *winners: Winner) -> None:
+    monkeypatch.setenv("TUNER_TABLE", str(publish(tmp_path, "file", *winners)))
+
+
+def chosen(rows: int) -> tuple[int, Origin]:
+    found = tuner.lookup("scale_rows", num_rows=rows)
+    return found.config.parameters["BLOCK_ROWS"], found.origin
+
+
+Source = Callable[..., None]
+
+
+def publish_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *winners: Winner) -> None:
+    publish(tmp_path, "H100", *winners)
+
+
+SOURCES = [set_table, store, publish_only]
+
+
+def test_with_nothing_tuned_the_baseline_answers_and_nothing_is_created(kernel: Kernel, tmp_path: Path) -> None:
+    found = tuner.lookup("scale_rows", num_rows=7)
+    assert found.variant == kernel.spec.baseline_variant
+    assert (found.origin, found.winner, found.evidence) == (Origin.BASELINE, None, None)
+    assert found.shape == Shape(num_rows=7, columns=128)
+    assert "no winner for cuda:90 covers num_rows=7,columns=128" in found.explanation
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_each_source_answers(source: Source, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source(tmp_path, monkeypatch, winner(kernel, 64, 4), winner(kernel, 8, 2))
+    found = tuner.lookup("scale_rows", num_rows=64)
+    assert found.variant == scale_rows_variant(4)
+    assert found.specialization == found.variant.specialization
+    assert found.evidence is Evidence.ESTIMATED
+    assert found.explanation == "tuned at this very shape, estimated for cuda:90"
+    assert chosen(9) == (2, Origin.BUCKET)
+    assert "num_rows=8" in tuner.lookup("scale_rows", num_rows=9).explanation
+    assert chosen(1000) == (1, Origin.BASELINE)
+    assert tuner.lookup("scale_rows", num_rows=64, columns=256).origin is Origin.BASELINE
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_winners_of_other_sources_of_the_kernel_never_answer(
+    source: Source, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = dataclasses.replace(winner(kernel, 64, 4), source_digest="0" * 16)
+    source(tmp_path, monkeypatch, stale)
+    assert chosen(64) == (1, Origin.BASELINE)
+
+
+def test_an_edited_kernel_makes_its_winners_stale(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_table(tmp_path, monkeypatch, winner(kernel, 64, 4))
+    edited = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"kernel.py": (DOUBLED, "x * 3")}))
+    assert len(api.winner_tables(kernel)) == 1
+    assert api.winner_tables(edited) == ()
+
+
+def test_a_table_of_another_kernel_does_not_answer(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(scale_rows_variant(4), kernel="other")
+    set_table(tmp_path, monkeypatch, dataclasses.replace(winner(kernel, 64, 4), variant=other))
+    assert chosen(64) == (1, Origin.BASELINE)
+
+
+def test_a_table_replaces_store_and_published_winners(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, monkeypatch, winner(kernel, 64, 2), winner(kernel, 8, 2))
+    set_table(tmp_path, monkeypatch, winner(kernel, 64, 4))
+    assert chosen(64) == (4, Origin.EXACT)
+    assert chosen(8) == (1, Origin.BASELINE)
+
+
+def test_the_store_comes_before_published_winners_but_no_estimate_before_a_measurement(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, monkeypatch, winner(kernel, 64, 2), winner(kernel, 8, 2))
+    publish(tmp_path, "cuda_90", winner(kernel, 64, 4))
+    publish(tmp_path, "H100", winner(kernel, 8, 4, MEASURED))
+    assert chosen(64) == (2, Origin.EXACT)
+    assert chosen(8) == (4, Origin.FAMILY)
+    monkeypatch.setattr(api, "this_device", lambda: (MEASURED.device, DEFAULT_TARGET))
+    assert chosen(8) == (4, Origin.EXACT)
+    assert tuner.lookup("scale_rows", num_rows=8).explanation == "tuned at this very shape, measured on NVIDIA H100"
+
+
+def test_the_table_is_read_once(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_table(tmp_path, monkeypatch, winner(kernel, 64, 4))
+    assert chosen(64) == (4, Origin.EXACT)
+    set_table(tmp_path, monkeypatch, winner(kernel, 64, 2))
+    assert chosen(64) == (4, Origin.EXACT)
+
+
+def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_TABLE", str(tmp_path / "missing.json"))
+    with pytest.raises(TableError, match=r"missing\.json"):
+        tuner.lookup("scale_rows", num_rows=64)
+
+
+def test_wrong_names_are_errors() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'scale_rows'"):
+        tuner.lookup("scale_row", num_rows=64)
+    with pytest.raises(UnknownNameError, match="did you mean 'num_rows'"):
+        tuner.lookup("scale_rows", num_row=64)
+    with pytest.raises(UserError, match="'num_rows' has no value"):
+        tuner.lookup("scale_rows")
+
+
+@pytest.mark.xfail(raises=TypeError, strict=True, reason="winner_tables hashes the kernel with all that its spec holds")
+def test_a_spec_may_hold_plain_mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": ("    flops=flops,", "    flops=flops,\n    tolerances={},")})
+    monkeypatch.setenv("TUNER_KERNEL_PATH", str(tmp_path))
+    assert load_kernel("scale_rows").spec.tolerances == {}
+    assert chosen(64) == (1, Origin.BASELINE)
+
+
+def test_the_newest_measured_winners_are_exported(kernel: Kernel) -> None:
+    estimated, measured = winner(kernel, 64, 2), winner(kernel, 64, 4, MEASURED)
+    older = dataclasses.replace(measured, environment=dataclasses.replace(MEASURED, triton="3.6.0"))
+    stale = dataclasses.replace(measured, source_digest="0" * 16)
+    second = winner(kernel, 8, 4, MEASURED)
+    table = api.export_table(kernel, [estimated, stale, measured, older, second])
+    assert table == WinnerTable(kernel.name, kernel.source_digest, MEASURED, (second, measured))
+    assert api.export_table(kernel, [stale, estimated]).rows == (estimated,)
+    with pytest.raises(UserError, match=r"No winners are stored for scale_rows \(1 belong to other sources"):
+        api.export_table(kernel, [stale])

@@ -1,0 +1,155 @@
+"""Which row answers a shape: the order of preference, the reach of a neighbour, the same answer every time."""
+
+import dataclasses
+import json
+
+import pytest
+import store_examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.records import Environment, Evidence, Shape, Target, Winner
+from tuner.runtime import Origin, WinnerTable, find
+
+CUDA, OLDER, AMD = Target("cuda", "90"), Target("cuda", "80"), Target("hip", "gfx942")
+H100, H200 = "NVIDIA H100", "NVIDIA H200"
+
+
+def environment(device: str, target: Target = CUDA, triton: str = "3.9.0") -> Environment:
+    evidence = Evidence.MEASURED if device else Evidence.ESTIMATED
+    return Environment(target, evidence, device, torch="2.13.0", triton=triton, driver="", ptxas="")
+
+
+def shape(tokens: int, heads: int = 8) -> Shape:
+    return Shape(num_tokens=tokens, num_heads=heads)
+
+
+def table(where: Environment, *shapes: Shape) -> WinnerTable:
+    rows = tuple(
+        dataclasses.replace(store_examples.winner(number), shape=each, environment=where)
+        for number, each in enumerate(shapes)
+    )
+    return WinnerTable("scale", "source", where, rows)
+
+
+def answer(
+    asked: Shape, *tables: WinnerTable, device: str = H100, target: Target = CUDA
+) -> tuple[Winner, Origin] | None:
+    return find(tables, asked, ["num_tokens"], device, target)
+
+
+# From the most to the least preferred, for 64 tokens on an H100.
+PREFERENCE = [
+    (table(environment(H100), shape(64)), Origin.EXACT),
+    (table(environment(H100), shape(96)), Origin.BUCKET),
+    (table(environment(H200), shape(64)), Origin.FAMILY),
+    (table(environment(H200), shape(96)), Origin.FAMILY),
+    (table(environment(""), shape(64)), Origin.EXACT),
+    (table(environment(""), shape(96)), Origin.BUCKET),
+]
+
+
+@pytest.mark.parametrize("first", range(len(PREFERENCE)))
+def test_the_order_of_preference(first: int) -> None:
+    best, origin = PREFERENCE[first]
+    for later in (PREFERENCE[first:], PREFERENCE[first:][::-1]):
+        assert answer(shape(64), *(each for each, _ in later)) == (best.rows[0], origin)
+
+
+def test_nothing_that_does_not_fit_answers() -> None:
+    assert answer(shape(64)) is None
+    other_targets = [table(environment("", target), shape(64)) for target in (OLDER, AMD)]
+    assert answer(shape(64), *other_targets, table(environment("A100", OLDER), shape(64))) is None
+    assert answer(shape(64), table(environment(H100), shape(64, heads=16))) is None
+
+
+def test_without_a_device_measurements_of_its_architecture_come_first() -> None:
+    measured, estimated = table(environment(H100), shape(64)), table(environment(""), shape(64))
+    assert answer(shape(64), estimated, measured, device="") == (measured.rows[0], Origin.FAMILY)
+    assert answer(shape(64), estimated, device="") == (estimated.rows[0], Origin.EXACT)
+
+
+def test_the_first_of_equal_tables_answers() -> None:
+    new, old = table(environment(H100, triton="3.9.0"), shape(64)), table(environment(H100, triton="3.6.0"), shape(64))
+    for asked, origin in ((64, Origin.EXACT), (70, Origin.BUCKET)):
+        assert answer(shape(asked), new, old) == (new.rows[0], origin)
+        assert answer(shape(asked), old, new) == (old.rows[0], origin)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tuned"),
+    [
+        (63, 64),
+        (65, 64),
+        (90, 64),
+        (91, 128),
+        (127, 128),
+        (1000, 1024),
+        (2048, 1024),
+        (16, 16),
+        (8, 16),
+        (22, 16),
+        (23, 32),
+    ],
+)
+def test_the_nearest_size_by_ratio_answers(asked: int, tuned: int) -> None:
+    """Between 64 and 128 the border is at their geometric mean, 90.5."""
+    sizes = table(environment(H100), *map(shape, (1024, 16, 64, 128, 32)))
+    found = answer(shape(asked), sizes)
+    assert found is not None
+    assert found[0].shape == shape(tuned)
+
+
+def test_of_two_equally_near_sizes_the_smaller_answers() -> None:
+    for sizes in ((32, 128), (128, 32)):
+        found = answer(shape(64), table(environment(H100), *map(shape, sizes)))
+        assert found is not None
+        assert found[0].shape == shape(32)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reached"), [(7, False), (8, True), (32, True), (128, True), (129, False), (0, False)]
+)
+def test_a_neighbour_reaches_as_far_as_a_factor_of_two(asked: int, reached: bool) -> None:
+    assert (answer(shape(asked), table(environment(H100), shape(16), shape(64))) is not None) == reached
+
+
+def test_a_kernel_without_exactly_one_dynamic_dimension_has_no_buckets() -> None:
+    sizes = table(environment(H100), shape(64))
+    for dynamic in ([], ["num_tokens", "num_heads"]):
+        assert find([sizes], shape(65), dynamic, H100, CUDA) is None
+        assert find([sizes], shape(64), dynamic, H100, CUDA) == (sizes.rows[0], Origin.EXACT)
+
+
+small = st.builds(shape, st.integers(0, 40), st.sampled_from([8, 16]))
+some_tables = st.lists(
+    st.builds(
+        lambda where, shapes: table(where, *shapes),
+        st.builds(environment, st.sampled_from(["", H100, H200]), st.sampled_from([CUDA, AMD])),
+        st.lists(small, max_size=4),
+    ),
+    max_size=4,
+)
+
+
+@settings(deadline=None)
+@given(tables=some_tables, asked=small, device=st.sampled_from(["", H100]))
+def test_what_every_answer_keeps(tables: list[WinnerTable], asked: Shape, device: str) -> None:
+    found = answer(asked, *tables, device=device)
+    reread = [WinnerTable.from_json(json.loads(json.dumps(each.to_json()))) for each in tables]
+    again = answer(asked, *reread, device=device)
+    usable = [row for each in tables for row in each.rows if row.environment.target == CUDA]
+    if found is None:
+        assert again is None
+        assert asked not in [row.shape for row in usable]
+        return
+    row, origin = found
+    assert again is not None
+    assert (again[0].variant, again[0].shape, again[1]) == (row.variant, row.shape, origin)
+    assert row in usable
+    assert row.shape["num_heads"] == asked["num_heads"]
+    assert (row.shape == asked) or origin is not Origin.EXACT
+    if origin is not Origin.FAMILY:
+        assert row.environment.device in (device, "")
+    measured = [each.shape for each in usable if each.environment.evidence is Evidence.MEASURED]
+    assert row.environment.evidence is Evidence.MEASURED or asked not in measured

@@ -1,0 +1,192 @@
+"""The winner table as JSON: nothing is lost, and nothing else is taken for one."""
+
+import contextlib
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import store_examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.errors import TableError, UserError
+from tuner.records import Timing, Variant, Winner
+from tuner.runtime import SCHEMA_VERSION, WinnerTable, read_table
+
+DELETED = object()
+
+
+def of_table(table: WinnerTable, row: Winner) -> Winner:
+    """A row as it is in a table: of its kernel, source and environment, and with times in summary."""
+
+    def summary(timing: Timing) -> Timing:
+        return dataclasses.replace(timing, samples_us=())
+
+    def named(variant: Variant) -> Variant:
+        return dataclasses.replace(variant, kernel=table.kernel)
+
+    return dataclasses.replace(
+        row,
+        variant=named(row.variant),
+        baseline=named(row.baseline),
+        environment=table.environment,
+        source_digest=table.source_digest,
+        timing=summary(row.timing),
+        baseline_timing=summary(row.baseline_timing),
+    )
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> WinnerTable:
+    table = WinnerTable(draw(store_examples.names), draw(store_examples.words), draw(store_examples.environments), ())
+    rows = draw(st.lists(store_examples.winners, max_size=2))
+    return dataclasses.replace(table, rows=tuple(of_table(table, row) for row in rows))
+
+
+@settings(deadline=None, max_examples=50)
+@given(tables())
+def test_json_round_trip(table: WinnerTable) -> None:
+    text = json.dumps(table.to_json())
+    assert WinnerTable.from_json(json.loads(text)) == table
+    assert json.dumps(WinnerTable.from_json(json.loads(text)).to_json()) == text
+
+
+def example() -> WinnerTable:
+    table = WinnerTable("scale", store_examples.SOURCE, store_examples.ENVIRONMENT, ())
+    return dataclasses.replace(table, rows=tuple(of_table(table, store_examples.winner(n, 2**n)) for n in range(2)))
+
+
+def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    data = example().to_json()
+    assert (data["schema"], data["kernel"], data["evidence"]) == (SCHEMA_VERSION, "scale", "measured")
+    assert data["environment"]["target"] == "cuda:90"
+    assert data["rows"][0]["timing_us"] == {"median": 10.1, "low": 10.0, "high": 10.4, "samples": 3}
+    path.write_text(json.dumps(data))
+    assert read_table(path) == example()
+
+
+def refusal(path: Path, content: bytes | None) -> str:
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TableError) as caught:
+        read_table(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    text = json.dumps(example().to_json()).encode()
+    assert "No such file" in refusal(path, None)
+    assert "cannot be read" in refusal(path, text[: len(text) // 2])
+    assert "cannot be read" in refusal(path, b"")
+    assert "cannot be read" in refusal(path, b"\xff\xfe")
+    assert "no schema version" in refusal(path, b"[1, 2]")
+    assert "no schema version" in refusal(path, b'{"rows": []}')
+    newer = refusal(path, json.dumps({**example().to_json(), "schema": SCHEMA_VERSION + 1}).encode())
+    assert f"schema {SCHEMA_VERSION + 1}; this tuner reads {SCHEMA_VERSION}" in newer
+    assert "Upgrade tuner" in newer
+    assert "cannot be read" in refusal(tmp_path, None)
+
+
+def edit(data: Any, path: tuple[Any, ...], value: Any) -> None:
+    *parents, last = path
+    for part in parents:
+        data = data[part]
+    if value is DELETED:
+        del data[last]
+    else:
+        data[last] = value
+
+
+def places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in nested JSON data, but for the open mappings of names to numbers."""
+    found = [at] if at else []
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for name, value in inner:
+        if at[-1:] not in (("shape",), ("parameters",), ("options",)):
+            found += places(value, (*at, name))
+    return found
+
+
+# Facts that are stated twice for people, or have a default.
+OPTIONAL = {("evidence",), ("environment", "l2"), ("environment", "protocol")}
+FIELDS = [place for place in places(example().to_json()) if isinstance(place[-1], str) and place not in OPTIONAL]
+
+
+@pytest.mark.parametrize("place", [place for place in FIELDS if 1 not in place], ids=lambda at: ".".join(map(str, at)))
+def test_a_table_without_a_field_is_refused(place: tuple[Any, ...]) -> None:
+    data = example().to_json()
+    edit(data, place, DELETED)
+    with pytest.raises(TableError):
+        WinnerTable.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("environment",), "cuda:90"),
+        (("environment", "unknown"), 1),
+        (("environment", "evidence"), "guessed"),
+        (("environment", "target"), 90),
+        (("rows",), 3),
+        (("rows",), {"a": 1}),
+        (("rows", 0), None),
+        (("rows", 0, "baseline"), None),
+        (("rows", 0, "shape"), 7),
+        (("rows", 0, "shape"), {"num_tokens": [1]}),
+        (("rows", 0, "parameters"), {"BLOCK": {}}),
+        (("rows", 0, "do_not_specialize"), 5),
+        (("rows", 0, "timing_us", "median"), "fast"),
+        (("rows", 0, "timing_us", "median"), None),
+        (("rows", 0, "compiles"), "many"),
+        (("rows", 0, "speedup"), [1, 2, 3]),
+    ],
+    ids=str,
+)
+def test_values_of_wrong_types_are_refused(place: tuple[Any, ...], value: Any) -> None:
+    data = example().to_json()
+    edit(data, place, value)
+    with pytest.raises(TableError, match="cannot be read"):
+        WinnerTable.from_json(data)
+
+
+UNCHECKED = {
+    "an unknown target passes as UnknownNameError": (("environment", "target"), "cuda:120"),
+    "an infinite count passes as OverflowError": (("rows", 0, "compiles"), math.inf),
+    "an empty list is taken for an empty shape": (("rows", 0, "shape"), []),
+    "a text is taken for its letters": (("rows", 0, "do_not_specialize"), "num_tokens"),
+    "a speedup may be a text": (("rows", 0, "speedup", "median"), "fast"),
+    "a parameter may be a text": (("rows", 0, "parameters", "BLOCK"), "sixteen"),
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [pytest.param(*case, marks=pytest.mark.xfail(strict=True, reason=why), id=why) for why, case in UNCHECKED.items()],
+)
+def test_what_is_not_checked_yet(place: tuple[Any, ...], value: Any) -> None:
+    data = example().to_json()
+    edit(data, place, value)
+    with pytest.raises(TableError):
+        WinnerTable.from_json(data)
+
+
+plain = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(-1e9, 1e9) | st.text(max_size=4)
+anything = st.recursive(
+    plain,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(place=st.sampled_from(places(example().to_json())), value=anything)
+def test_a_damaged_table_is_read_or_refused(place: tuple[Any, ...], value: Any) -> None:
+    data = example().to_json()
+    edit(data, place, value)
+    with contextlib.suppress(UserError):
+        assert WinnerTable.from_json(data).kernel == str(data["kernel"])

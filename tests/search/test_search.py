@@ -1,0 +1,95 @@
+"""Each method over the contract, and what only one of them can do."""
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from search_contract import SearchContract
+from search_examples import LARGE, LARGE_SIZE, SHAPE, SMALL, time_us
+
+from tuner.records import Variant
+from tuner.search import Method, create_search
+from tuner.search.grid_search import all_variants
+
+
+class TestTpe(SearchContract):
+    method = Method.TPE
+
+
+class TestRandom(SearchContract):
+    method = Method.RANDOM
+
+
+class TestGrid(SearchContract):
+    method = Method.GRID
+    seeded = False
+
+
+BUDGET = 60
+SEEDS = range(5)
+
+
+def times_us(method: Method, seed: int, count: int, known: Iterable[Variant] = ()) -> list[float]:
+    """The times of the next suggestions of a method that knows some variants already."""
+    search = create_search(method, LARGE, SHAPE, seed)
+    for variant in known:
+        search.update(variant, time_us(variant))
+    found = []
+    for _ in range(count):
+        variant = search.suggest()
+        assert variant is not None
+        found.append(time_us(variant))
+        search.update(variant, found[-1])
+    return found
+
+
+def test_tpe_finds_better_variants_than_random_with_the_same_budget() -> None:
+    """Several axes must be right at once; a random draw of 60 out of 480 seldom is."""
+    assert len(list(all_variants(LARGE, SHAPE))) == LARGE_SIZE >= 300
+    tpe, random = ([min(times_us(each, seed, BUDGET)) for seed in SEEDS] for each in (Method.TPE, Method.RANDOM))
+    assert statistics.median(tpe) < statistics.median(random)
+    assert statistics.mean(tpe) < statistics.mean(random)
+
+
+def test_tpe_learns_from_an_earlier_run() -> None:
+    """What it suggests first after 40 answers of random search is better than what it suggests first without them."""
+    taught, untaught = [], []
+    for seed in SEEDS:
+        earlier = create_search(Method.RANDOM, LARGE, SHAPE, seed)
+        known = [variant for variant in (earlier.suggest() for _ in range(40)) if variant]
+        taught += times_us(Method.TPE, seed, 8, known)
+        untaught += times_us(Method.TPE, seed, 8)
+    assert statistics.mean(taught) < 0.9 * statistics.mean(untaught)
+
+
+def test_grid_goes_through_the_sets_of_a_config_before_the_next_config() -> None:
+    search = create_search(Method.GRID, SMALL, SHAPE, 0)
+    found = [search.suggest() for _ in range(6)]
+    assert found == list(all_variants(SMALL, SHAPE))[:6]
+    assert len({variant.config for variant in found[:3] if variant}) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import tuner.search", ("torch", "triton", "sqlalchemy", "optuna")),
+        (
+            "from tuner.search import Method, create_search; from search_examples import SHAPE, SMALL; "
+            "create_search(Method.TPE, SMALL, SHAPE, 0).suggest()",
+            ("torch", "triton", "sqlalchemy"),
+        ),
+    ],
+    ids=["import", "use"],
+)
+def test_search_loads_no_compiler_and_no_store(code: str, unwanted: tuple[str, ...]) -> None:
+    program = f"""if True:
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        {code}
+        print([name for name in {unwanted} if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

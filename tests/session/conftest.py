@@ -1,0 +1,28 @@
+"""A bench for sessions without workers, and what the tests with real ones share."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.register_assert_rewrite("session_fakes")
+
+if TYPE_CHECKING:
+    from session_fakes import Bench
+
+
+@pytest.fixture(scope="session")
+def loop() -> ModuleType:
+    """The module of the tuning loop, whose name `tuner.session.run` stands for its function too."""
+    return importlib.import_module("tuner.session.run")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Bench":
+    """Runs sessions over one store in this process, without Triton or workers."""
+    from session_fakes import Bench, reachable_keys
+
+    monkeypatch.setattr("tuner.session.compile_counts.reachable_keys", reachable_keys)
+    return Bench(tmp_path / "store.db")

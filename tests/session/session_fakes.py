@@ -1,0 +1,230 @@
+"""A kernel, a space, and an evaluator and compilers that answer in this process."""
+
+import dataclasses
+import sqlite3
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner.catalog import Kernel, load_folder
+from tuner.compile.builder import Built, CompileJob, build
+from tuner.processes import Failure
+from tuner.ranking import estimated_winner
+from tuner.records import (
+    Agreement,
+    Binary,
+    Config,
+    Environment,
+    Evaluation,
+    Evidence,
+    FrozenMapping,
+    Shape,
+    Status,
+    Target,
+    Timing,
+    Variant,
+    Winner,
+)
+from tuner.search import Method
+from tuner.session import RunRequest, RunSummary
+from tuner.session.evaluator import Contest, Evaluator, Rules
+from tuner.session.events import Event
+from tuner.session.run import TuningSession
+from tuner.space import ImplementationSpace, SearchSpace
+from tuner.store import Store
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "scale_rows"
+KERNEL: Kernel = load_folder(EXAMPLE)
+SHAPES = (Shape(num_rows=3, columns=128), Shape(num_rows=64, columns=128))
+ENVIRONMENT = Environment(Target("cuda", "90"), Evidence.MEASURED, "Some GPU", "2.13.0", "3.9.0", "580.65", "13.4")
+
+
+def config(block_rows: int, num_warps: int) -> Config:
+    return Config("rows", FrozenMapping(BLOCK_ROWS=block_rows), FrozenMapping(num_warps=num_warps))
+
+
+# The space does not hold it.
+BASELINE = Variant("scale_rows", config(1, 4))
+SPACE = SearchSpace(
+    kernel="scale_rows",
+    implementations=(
+        ImplementationSpace("rows", FrozenMapping(BLOCK_ROWS=(1, 2, 4)), FrozenMapping(num_warps=(1, 2))),
+    ),
+    shapes=SHAPES,
+    candidates=("num_rows", "row_stride"),
+    baseline=BASELINE,
+)
+SPACE_SIZE = 3 * 2 * 4
+
+
+def time_us(variant: Variant, shape: Shape) -> float:
+    """The best config is (4, 2), then (4, 1), (2, 2); the baseline is slowest; a set changes nothing."""
+    values = {**variant.config.parameters, **variant.config.options}
+    cost = {1: 9.0, 2: 6.0, 4: 3.0}[values["BLOCK_ROWS"]] + {1: 2.0, 2: 1.0, 4: 8.0}[values["num_warps"]]
+    return cost + shape.size("num_rows")
+
+
+def reachable_keys(kernel: Kernel, variant: Variant, shapes: Iterable[Shape], target: Target) -> list[str]:
+    """Four compiles with no mark, half of it with each."""
+    marks = variant.specialization
+    marked = {*marks.do_not_specialize, *marks.do_not_specialize_on_alignment}
+    return [f"key {number}" for number in range(4 >> len(marked))]
+
+
+def own_code(variant: Variant) -> str:
+    return variant.digest
+
+
+def code_by_config(variant: Variant) -> str:
+    return variant.config.label
+
+
+def settled(value: object) -> "Future[Any]":
+    """A future that is done: with the value, or with the exception."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    if isinstance(value, BaseException):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+    return future
+
+
+Fault = Callable[[Variant, Shape], Failure | BaseException | None]
+
+
+def no_fault(variant: Variant, shape: Shape) -> None:
+    return None
+
+
+@dataclass
+class FakeCompilers:
+    """Stands for the pool of compiling processes; `code` names the binary of a variant."""
+
+    code: Callable[[Variant], str] = own_code
+    fault: Fault = no_fault
+    jobs: list[CompileJob] = field(default_factory=list)
+
+    def submit(self, function: object, job: CompileJob, *, timeout_s: float) -> "Future[Any]":
+        assert function is build
+        assert timeout_s > 0
+        self.jobs.append(job)
+        return settled(self.fault(job.variant, job.shape) or Built(self._binary(job), 8))
+
+    def _binary(self, job: CompileJob) -> Binary:
+        digest = self.code(job.variant)
+        return Binary(digest, "*bf16", 32, 0, 0, 100, FrozenMapping({"16": 1}), FrozenMapping({"16": 1}), 0.1)
+
+
+@dataclass
+class FakeEvaluator(Evaluator):
+    """Answers with `time_us`, or with a fault; with `delay_s` only after a while, and one at a time."""
+
+    fault: Fault = no_fault
+    delay_s: float = 0.0
+    time_us: Callable[[Variant, Shape], float] = time_us
+    submitted: list[tuple[Variant, Shape]] = field(default_factory=list)
+    recovered: list[Failure] = field(default_factory=list)
+    environment: Environment = ENVIRONMENT
+    capacity: int = 1
+    pending: "list[Future[Any]]" = field(default_factory=list)
+
+    def sharing_key(self, variant: Variant, shape: Shape, built: Built) -> Hashable:
+        return built.binary.digest, shape
+
+    def submit(self, variant: Variant, shape: Shape) -> "Future[Any]":
+        self.submitted.append((variant, shape))
+        answer = self.fault(variant, shape) or self.time_us(variant, shape)
+        if not self.delay_s:
+            return settled(answer)
+        assert all(each.done() for each in self.pending), "more at once than the capacity"
+        future: Future[Any] = Future()
+        self.pending.append(future)
+        threading.Timer(self.delay_s, lambda: future.cancelled() or future.set_result(answer)).start()
+        return future
+
+    def conclude(self, variant: Variant, shape: Shape, built: Built, result: float) -> Evaluation:
+        timing = Timing(result, result, result, 1)
+        return Evaluation(variant, shape, Status.PASSED, "", built.binary, Agreement(8, 0, 0), timing)
+
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
+        for contest in contests:
+            compiles, digest = rules.compiles, rules.source_digest
+            winner = estimated_winner(contest.baseline, contest.evaluations, self.environment, digest, compiles)
+            yield contest.baseline.shape, winner
+
+    def recover(self, failure: Failure) -> None:
+        """Like a pool whose workers are replaced: what is in flight is lost."""
+        self.recovered.append(failure)
+        for future in self.pending:
+            future.cancel()
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Done:
+    """What a session did."""
+
+    summary: RunSummary
+    events: list[Event]
+    evaluator: FakeEvaluator
+    compilers: FakeCompilers
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def submitted(self) -> list[tuple[Variant, Shape]]:
+        return [(job.variant, job.shape) for job in self.compilers.jobs]
+
+
+@dataclass
+class Bench:
+    """Runs sessions over one store. Method and order are the grid's unless a test asks for others."""
+
+    path: Path
+
+    def run(
+        self,
+        *,
+        evaluator: FakeEvaluator | None = None,
+        compilers: FakeCompilers | None = None,
+        space: SearchSpace = SPACE,
+        watch: Callable[[Event], None] | None = None,
+        **changes: Any,
+    ) -> Done:
+        request = RunRequest(KERNEL, space, SHAPES, None, 8, method=Method.GRID)
+        request = dataclasses.replace(request, **changes)
+        evaluator, compilers = evaluator or FakeEvaluator(), compilers or FakeCompilers()
+        events: list[Event] = []
+
+        def listen(event: Event) -> None:
+            events.append(event)
+            if watch:
+                watch(event)
+
+        with Store.open(self.path) as store:
+            session = TuningSession(request, store, listen, evaluator, compilers)  # type: ignore[arg-type]
+            return Done(session.run(), events, evaluator, compilers)
+
+    def evaluations(self) -> list[Evaluation]:
+        """What the store holds, oldest first."""
+        with Store.open(self.path, read_only=True) as store:
+            return store.evaluations(KERNEL.name, KERNEL.source_digest, ENVIRONMENT)
+
+    def winners(self) -> dict[Shape, Winner]:
+        with Store.open(self.path, read_only=True) as store:
+            return {winner.shape: winner for winner in store.winners(KERNEL.name)}
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Ids and times of the stored evaluations."""
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute("SELECT id, run_id, created_at FROM tuner_evaluation ORDER BY id").fetchall()
+        finally:
+            connection.close()

@@ -1,0 +1,253 @@
+"""Trials, time, resume and the end of a space."""
+
+import dataclasses
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from session_fakes import (
+    BASELINE,
+    SHAPES,
+    SPACE,
+    SPACE_SIZE,
+    Bench,
+    FakeCompilers,
+    FakeEvaluator,
+    code_by_config,
+    config,
+    time_us,
+)
+
+from tuner.processes import Failure
+from tuner.records import Evaluation, FrozenMapping, Shape, SpecializationSet, Status, Variant
+from tuner.search import Method
+from tuner.session.events import Evaluated, MorePlanned, RunStarted, ShapeSkipped, SpaceExhausted
+from tuner.space import Constraint, ImplementationSpace
+from tuner.store import Store
+
+ALL_MARKED = SpecializationSet.of(["num_rows", "row_stride"])
+
+
+def at(shape: Shape, evaluations: list[Evaluation]) -> list[Evaluation]:
+    return [each for each in evaluations if each.shape == shape]
+
+
+@pytest.fixture
+def no_refinement(loop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_REFINED", 0)
+
+
+# Trials.
+
+
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("jobs", [1, 4])
+@pytest.mark.usefixtures("no_refinement")
+def test_each_shape_gets_its_trials_the_baseline_included(bench: Bench, method: Method, jobs: int) -> None:
+    done = bench.run(trials=7, jobs=jobs, method=method)
+    assert done.summary.evaluated == 7 * len(SHAPES)
+    for shape in SHAPES:
+        found = at(shape, bench.evaluations())
+        assert len(found) == len({each.variant for each in found}) == 7
+
+
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.usefixtures("no_refinement")
+def test_a_baseline_that_the_space_holds_does_not_cut_the_search_short(bench: Bench, method: Method) -> None:
+    """The search may propose the baseline while that is still being evaluated; then another variant takes its place."""
+    inside = Variant("scale_rows", config(1, 1))
+    done = bench.run(
+        space=dataclasses.replace(SPACE, baseline=inside), shapes=SHAPES[:1], trials=SPACE_SIZE, method=method
+    )
+    assert len(bench.evaluations()) == SPACE_SIZE
+    assert [variant for variant, _ in done.submitted].count(inside) == 1
+    assert done.of(SpaceExhausted) == []
+
+
+@pytest.mark.usefixtures("no_refinement")
+def test_shapes_advance_side_by_side(bench: Bench) -> None:
+    """So that a run that is stopped early knows something of each."""
+    done = bench.run(trials=8)
+    counts = dict.fromkeys(SHAPES, 0)
+    for _, shape in done.submitted:
+        counts[shape] += 1
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@pytest.mark.usefixtures("no_refinement")
+def test_the_end_of_the_space_is_told_with_what_will_be_missing(bench: Bench) -> None:
+    done = bench.run(trials=100)
+    assert [(event.shape, event.missing) for event in done.of(SpaceExhausted)] == [
+        (shape, 100 - SPACE_SIZE - 1) for shape in SHAPES
+    ]
+    assert len(bench.evaluations()) == (SPACE_SIZE + 1) * len(SHAPES)
+    assert not done.summary.timed_out
+    assert len(bench.winners()) == len(SHAPES)
+
+
+def test_one_shape_may_end_before_another(bench: Bench) -> None:
+    rows, warps = FrozenMapping(BLOCK_ROWS=(1, 2, 4)), FrozenMapping(num_warps=(1,))
+    narrow = ImplementationSpace("rows", rows, warps, (Constraint("BLOCK_ROWS < num_rows"),))
+    done = bench.run(space=dataclasses.replace(SPACE, implementations=(narrow,)), trials=11)
+    assert [(event.shape, event.missing) for event in done.of(SpaceExhausted)] == [(SHAPES[0], 11 - 1 - 2 * 4)]
+    assert all(each.variant.config != config(4, 1) for each in at(SHAPES[0], bench.evaluations()))
+    assert len(at(SHAPES[1], bench.evaluations())) >= 11
+
+
+# Refinement.
+
+
+def test_the_best_configs_are_tried_with_the_set_that_compiles_least(bench: Bench) -> None:
+    space = dataclasses.replace(SPACE, candidates=("num_rows",), alignment_candidates=("row_stride",))
+    least = SpecializationSet.of(["num_rows"], ["row_stride"])
+    compilers = FakeCompilers(code_by_config)
+    done = bench.run(compilers=compilers, space=space, method=Method.RANDOM, trials=8, shapes=SHAPES[:1])
+    searched, refined = done.submitted[:8], done.submitted[8:]
+    configs = {variant.config for variant, _ in searched} - {BASELINE.config}
+    best = sorted(configs, key=lambda each: time_us(Variant("scale_rows", each), SHAPES[0]))[:3]
+    wanted = [(Variant("scale_rows", each, least), SHAPES[0]) for each in best]
+    assert refined == [each for each in wanted if each not in searched]
+    assert len(refined) >= 2
+    assert [event.count for event in done.of(MorePlanned)] == [len(refined)]
+
+
+def test_refinement_keeps_to_the_space(bench: Bench) -> None:
+    """The baseline's config is not in the space, however fast it is."""
+
+    def fastest_is_the_baseline(variant: Variant, shape: Shape) -> float:
+        return 1.0 if variant == BASELINE else time_us(variant, shape)
+
+    done = bench.run(evaluator=FakeEvaluator(time_us=fastest_is_the_baseline), trials=3)
+    assert all(SPACE.contains(variant, shape) for variant, shape in done.submitted if variant != BASELINE)
+    assert {winner.variant for winner in done.summary.winners} == {BASELINE}
+
+
+def test_a_refined_variant_wins_over_one_that_compiles_more(bench: Bench) -> None:
+    done = bench.run(trials=2, shapes=SHAPES[:1])
+    assert [variant.specialization for variant, _ in done.submitted] == [
+        SpecializationSet(),
+        SpecializationSet(),
+        ALL_MARKED,
+    ]
+    (winner,) = done.summary.winners
+    assert (winner.variant, winner.compiles) == (Variant("scale_rows", config(1, 1), ALL_MARKED), 1)
+
+
+# Resume.
+
+
+@pytest.mark.parametrize("method", Method)
+def test_a_second_session_evaluates_nothing_anew_and_chooses_the_same(bench: Bench, method: Method) -> None:
+    first = bench.run(trials=9, method=method)
+    rows = bench.rows()
+    second = bench.run(trials=9, method=method)
+    assert second.submitted == []
+    assert second.summary.evaluated == 0
+    assert bench.rows() == rows
+    assert second.of(RunStarted)[0].stored == first.summary.evaluated == len(rows)
+    assert second.summary.winners == first.summary.winners
+
+
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.usefixtures("no_refinement")
+def test_stored_evaluations_count_as_trials(bench: Bench, method: Method) -> None:
+    bench.run(trials=4, method=method)
+    second = bench.run(trials=10, method=method)
+    assert second.summary.evaluated == (10 - 4) * len(SHAPES)
+    stored = [(each.variant, each.shape) for each in bench.evaluations()]
+    assert len(stored) == len(set(stored)) == 10 * len(SHAPES)
+    assert (BASELINE, SHAPES[0]) not in second.submitted
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(bench: Bench) -> None:
+    """The second session ends with what one session alone would have found."""
+
+    seen = 0
+
+    def cut(event: object) -> None:
+        nonlocal seen
+        seen += isinstance(event, Evaluated)
+        if seen == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(watch=cut, trials=SPACE_SIZE + 1)
+    kept = bench.rows()
+    assert len(kept) == 6
+    second = bench.run(trials=SPACE_SIZE + 1)
+    assert bench.rows()[:6] == kept
+    assert len(bench.evaluations()) == (SPACE_SIZE + 1) * len(SHAPES)
+    alone = Bench(bench.path.with_name("alone.db"))
+    assert alone.run(trials=SPACE_SIZE + 1).summary.winners == second.summary.winners
+    with Store.open(bench.path, read_only=True) as store:
+        interrupted, ended = reversed(store.runs())
+    assert interrupted.finished_at is None
+    assert ended.finished_at is not None
+    assert (interrupted.evaluations, ended.evaluations) == (6, len(bench.rows()) - 6)
+
+
+def test_stored_failures_are_not_tried_again(bench: Bench) -> None:
+    fails = FakeCompilers(fault=lambda *_: Failure(Status.COMPILE_ERROR, "no"))
+    bench.run(compilers=fails, trials=5)
+    second = bench.run(trials=5)
+    assert second.submitted == []
+    assert len(second.of(ShapeSkipped)) == len(SHAPES)
+
+
+def test_another_environment_shares_nothing(bench: Bench) -> None:
+    bench.run(trials=4)
+    elsewhere = FakeEvaluator()
+    elsewhere.environment = dataclasses.replace(elsewhere.environment, driver="581.00")
+    assert bench.run(trials=4, evaluator=elsewhere).of(RunStarted)[0].stored == 0
+
+
+# Time.
+
+
+class Clock:
+    """Ten seconds pass with each evaluation."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def evaluate(self, variant: Variant, shape: Shape) -> float:
+        self.now_s += 10.0
+        return time_us(variant, shape)
+
+
+@pytest.fixture
+def clock(loop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+def test_the_search_ends_at_its_deadline_and_winners_are_chosen_from_what_is_there(bench: Bench, clock: Clock) -> None:
+    done = bench.run(evaluator=FakeEvaluator(time_us=clock.evaluate), trials=20, timeout_s=95.0)
+    assert done.summary.timed_out
+    assert 2 * len(SHAPES) <= len(bench.evaluations()) <= 12
+    assert len(done.evaluator.submitted) <= 12
+    assert set(bench.winners()) == set(SHAPES)
+    again = bench.run(trials=20)
+    assert not again.summary.timed_out
+    assert all(len(at(shape, bench.evaluations())) >= 20 for shape in SHAPES)
+
+
+def test_without_a_deadline_the_clock_ends_nothing(bench: Bench, clock: Clock) -> None:
+    assert not bench.run(evaluator=FakeEvaluator(time_us=clock.evaluate), trials=20).summary.timed_out
+
+
+def test_a_deadline_of_zero_starts_nothing(bench: Bench, clock: Clock) -> None:
+    done = bench.run(evaluator=FakeEvaluator(time_us=clock.evaluate), trials=20, timeout_s=0.0)
+    assert done.summary.timed_out
+    assert len(bench.evaluations()) <= 2 * len(SHAPES)
+
+
+def test_a_shape_that_time_did_not_reach_says_so(bench: Bench, clock: Clock) -> None:
+    done = bench.run(evaluator=FakeEvaluator(time_us=clock.evaluate), timeout_s=5.0, jobs=1)
+    skipped = {event.shape: event.reason for event in done.of(ShapeSkipped)}
+    missing = [shape for shape in SHAPES if not at(shape, bench.evaluations())]
+    assert set(skipped) == set(missing)
+    assert all("not evaluated" in reason for reason in skipped.values())

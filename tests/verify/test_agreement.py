@@ -1,0 +1,152 @@
+"""Poison and compare: every element is looked at, and nothing that was not written passes."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.catalog import Bounds, Tolerance
+from tuner.verify import agreement
+from tuner.verify.agreement import compare, poison
+
+FLOATS = [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float16, torch.float32, torch.float64]
+INTEGERS = [torch.uint8, torch.int16, torch.int32, torch.int64]
+NAN, INF = float("nan"), float("inf")
+
+
+def tensor(*values: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.tensor(values).to(dtype)
+
+
+def held(output: torch.Tensor, reference: torch.Tensor | Bounds, **limits: float) -> tuple[int, int]:
+    """How many elements were wrong and undecided."""
+    found = compare({"y": output}, {"y": reference}, {"y": Tolerance(**limits)} if limits else {})
+    return found.mismatched, found.undecided
+
+
+def fp8(*codes: int) -> torch.Tensor:
+    return torch.tensor(codes, dtype=torch.uint8).view(torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS], ids=str)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_every_untouched_element_is_noticed(dtype: torch.dtype, bounded: bool) -> None:
+    right = tensor(*range(12), dtype=dtype).reshape(3, 4)
+    reference = Bounds(right, right.clone()) if bounded else right
+    bytes_each = dtype.itemsize if dtype in INTEGERS else 1
+    outputs = {"y": torch.empty_like(right)}
+    poison(outputs)
+    assert compare(outputs, {"y": reference}, {}).mismatched == right.numel() * bytes_each
+    for untouched in range(right.numel()):
+        outputs["y"].copy_(right)
+        assert held(outputs["y"], reference) == (0, 0)
+        poison(outputs)
+        before = outputs["y"].flatten()[untouched].clone()
+        outputs["y"].copy_(right)
+        outputs["y"].view(-1)[untouched] = before
+        assert held(outputs["y"], reference)[0] == bytes_each
+
+
+def test_poison_reaches_what_lies_between_the_rows() -> None:
+    storage = torch.zeros(4, 8, dtype=torch.bfloat16)
+    poison({"view": storage[1:3, 2:5], "other": (other := torch.zeros(3, dtype=torch.int32))})
+    assert storage.view(torch.uint8).eq(0xFF).all()
+    assert other.eq(-1).all()
+
+
+def test_within_bounds_both_ends_are_right() -> None:
+    bounds = Bounds(tensor(1, 1, 1, 1, 1), tensor(2, 2, 2, 2, 2))
+    assert held(tensor(1, 1.5, 2, 0.999, 2.001), bounds) == (2, 5)
+
+
+def test_equal_bounds_decide_the_bits() -> None:
+    bounds = Bounds(fp8(0x00, 0x00, 0x38, 0x38), fp8(0x00, 0x00, 0x38, 0x40))
+    assert held(fp8(0x00, 0x80, 0x38, 0x38), bounds) == (1, 1)
+    assert held(fp8(0x80, 0x80, 0x39, 0x40), bounds) == (3, 1)
+
+
+def test_zeros_of_both_signs_lie_between_zeros() -> None:
+    bounds = Bounds(fp8(0x80, 0x80), fp8(0x00, 0x00))
+    assert held(fp8(0x80, 0x00), bounds) == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_nan_is_never_right_where_a_number_is_wanted(dtype: torch.dtype) -> None:
+    nan = tensor(NAN, dtype=dtype)
+    low, high = tensor(-1, dtype=dtype), tensor(1, dtype=dtype)
+    assert held(nan, Bounds(low, high)) == (1, 1)
+    assert held(nan, Bounds(low, low)) == (1, 0)
+    assert held(nan, low) == (1, 0)
+    assert held(nan, low, absolute=1e9, relative=1e9) == (1, 0)
+    assert held(low, nan, absolute=1e9, relative=1e9) == (1, 0)
+
+
+def test_packed_integers_are_held_byte_by_byte() -> None:
+    low = torch.tensor([0x7F7E7D7C, 0], dtype=torch.int32)
+    high = torch.tensor([0x7F7F7D7C, 0], dtype=torch.int32)
+    assert held(torch.tensor([0x7F7E7D7C, 0], dtype=torch.int32), Bounds(low, high)) == (0, 1)
+    assert held(torch.tensor([0x7F7F7D7C, 0], dtype=torch.int32), Bounds(low, high)) == (0, 1)
+    # As one number it would lie between the two.
+    assert held(torch.tensor([0x7F7E7E7C, 1], dtype=torch.int32), Bounds(low, high)) == (2, 1)
+    found = compare({"y": low + 256}, {"y": low}, {})
+    assert (found.elements, found.mismatched) == (8, 2)
+    assert found.detail == "y: flat element 1 is 126"
+
+
+def test_a_tolerance_is_absolute_plus_relative() -> None:
+    reference = tensor(100, 100, 100, 0, 0)
+    output = tensor(101, 101.5, 102, 0.5, 0.75)
+    assert held(output, reference, relative=0.01, absolute=0.5) == (2, 0)
+    assert held(output, reference) == (5, 0)
+    assert held(reference, reference) == (0, 0)
+
+
+def test_infinities_and_nans_of_a_reference_must_be_met() -> None:
+    reference = tensor(INF, -INF, NAN)
+    assert held(reference.clone(), reference) == (0, 0)
+    assert held(tensor(-INF, INF, 0), reference) == (3, 0)
+    assert held(tensor(1, 1, 1), reference, absolute=1.0) == (3, 0)
+
+
+@pytest.mark.xfail(strict=True, reason="the allowed distance from an infinite reference is infinite")
+def test_a_number_is_not_close_to_infinity() -> None:
+    assert held(tensor(1), tensor(INF), relative=0.01) == (1, 0)
+
+
+@pytest.mark.xfail(strict=True, reason="a single element is stretched over the reference")
+def test_an_output_of_another_size_is_an_error() -> None:
+    with pytest.raises((ValueError, RuntimeError)):
+        held(tensor(5), tensor(5, 5, 5))
+
+
+@given(data=st.data(), chunk=st.integers(1, 20))
+def test_chunks_change_nothing(data: st.DataObject, chunk: int) -> None:
+    count = data.draw(st.integers(1, 40))
+    kind: Any = data.draw(st.sampled_from([torch.float32, torch.int16]))
+    low = torch.zeros(count, dtype=kind)
+    high = torch.tensor(data.draw(st.lists(st.sampled_from([0, 1]), min_size=count, max_size=count)), dtype=kind)
+    output = torch.tensor(data.draw(st.lists(st.sampled_from([0, 1, 3]), min_size=count, max_size=count)), dtype=kind)
+    reference = data.draw(st.sampled_from([Bounds(low, high), high]))
+    whole = compare({"y": output}, {"y": reference}, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "_CHUNK", chunk)
+        assert compare({"y": output}, {"y": reference}, {}) == whole
+    above = high if isinstance(reference, Bounds) else None
+    wrong = [
+        index
+        for index in range(count)
+        if (output[index] > above[index] if above is not None else output[index] != high[index])
+    ]
+    assert whole.mismatched == len(wrong)
+    if wrong:
+        per_element = kind.itemsize if kind is torch.int16 else 1
+        assert f"flat element {wrong[0] * per_element} is" in whole.detail
+
+
+def test_several_outputs_are_added_up() -> None:
+    outputs = {"a": tensor(1, 2), "b": tensor(3, 4, 5)}
+    found = compare(outputs, {"a": tensor(1, 2), "b": Bounds(tensor(3, 4, 6), tensor(3, 5, 6))}, {})
+    assert (found.elements, found.mismatched, found.undecided) == (5, 1, 1)
+    assert found.detail == "b: flat element 2 is 5.0"
