@@ -34,8 +34,8 @@ from tuner.store import Store
 # known, the floor is what a cold worker needs.
 _COMPILE_FACTOR = 20.0
 _COMPILE_FLOOR_S = 60.0
-# Configs per shape that are tried once more with the specialization set that compiles least.
-_REFINED = 3
+# Binaries per shape whose configs are tried once more with the specialization set that compiles least.
+_REFINED = 4
 _POLL_S = 0.2
 
 
