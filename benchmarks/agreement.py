@@ -2,25 +2,18 @@
 
     python benchmarks/agreement.py KERNEL STORE_A STORE_B [--json FILE]
 
-Times the winners of two stores alternately, in a fresh process per shape, and prints how much slower the second's are.
+Times the winners of two stores alternately, in a fresh process per shape, and prints how far apart they are.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from pairs import Pair, ratios
+from pairs import Pair, measured_winners, ratios
 
 from tuner.catalog import load_kernel
-from tuner.records import Shape, Winner
-from tuner.store import Store
 
 SEED = 2000
-
-
-def winners_of(store: str, kernel: str) -> dict[Shape, Winner]:
-    with Store.open(store, read_only=True) as opened:
-        return {winner.shape: winner for winner in opened.winners(kernel)}
 
 
 def main() -> None:
@@ -31,8 +24,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     kernel = load_kernel(options.kernel)
-    first, second = winners_of(options.first, kernel.name), winners_of(options.second, kernel.name)
+    first, second = (measured_winners(store, kernel) for store in (options.first, options.second))
     shapes = [shape for shape in first if shape in second]
+    if not shapes:
+        parser.error("the stores share no shape")
     pairs = [
         Pair(first[each].variant, second[each].variant, each, first[each].environment.l2 == "cold") for each in shapes
     ]
@@ -41,8 +36,8 @@ def main() -> None:
         label, slower, same = kernel.spec.short_label(pair.shape), 1 / ratio - 1, pair.first == pair.second
         rows.append({"shape": label, "second_slower_by": slower, "same_variant": same})
         print(f"{label}: second slower by {slower:+.2%}{' (same variant)' if same else ''}", flush=True)
-    worst = max(row["second_slower_by"] for row in rows)
-    print(f"the second run's winner is at most {worst:.2%} slower, over {len(rows)} shapes")
+    worst = max(abs(row["second_slower_by"]) for row in rows)
+    print(f"the winners are at most {worst:.2%} apart, over {len(rows)} shapes")
     if options.json:
         options.json.write_text(json.dumps({"worst": worst, "rows": rows}, indent=2) + "\n")
 

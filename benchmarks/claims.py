@@ -10,10 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-from pairs import Pair, ratios
+from pairs import Pair, measured_winners, ratios
 
 from tuner.catalog import load_kernel
-from tuner.store import Store
 
 SEED = 1000
 
@@ -25,17 +24,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     kernel = load_kernel(options.kernel)
-    with Store.open(options.store, read_only=True) as store:
-        winners = [each for each in store.winners(kernel.name) if each.variant != each.baseline]
+    stored = measured_winners(options.store, kernel)
+    winners = [each for each in stored.values() if each.variant != each.baseline]
     pairs = [Pair(each.baseline, each.variant, each.shape, each.environment.l2 == "cold") for each in winners]
     rows = []
     for winner, again in zip(winners, ratios(kernel, pairs, SEED), strict=True):
-        stored, label = winner.speedup, kernel.spec.short_label(winner.shape)
-        holds = stored.low <= again <= stored.high
-        rows.append(
-            {"shape": label, "stored": [stored.low, stored.median, stored.high], "again": again, "holds": holds}
-        )
-        print(f"{label}: {stored.median:.3f} [{stored.low:.3f}, {stored.high:.3f}], again {again:.3f}", flush=True)
+        claim, label = winner.speedup, kernel.spec.short_label(winner.shape)
+        holds = claim.low <= again <= claim.high
+        rows.append({"shape": label, "stored": [claim.low, claim.median, claim.high], "again": again, "holds": holds})
+        print(f"{label}: {claim.median:.3f} [{claim.low:.3f}, {claim.high:.3f}], again {again:.3f}", flush=True)
     held = sum(row["holds"] for row in rows)
     print(f"{held} of {len(rows)} stored intervals contain the new speedup")
     if options.json:

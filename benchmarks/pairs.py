@@ -8,7 +8,8 @@ from tuner.catalog import Kernel
 from tuner.measure.device import time_alternately
 from tuner.measure.statistics import paired_ratio
 from tuner.processes import Failure, WorkerPool, result
-from tuner.records import Shape, Variant
+from tuner.records import Evidence, Shape, Variant, Winner
+from tuner.store import Store
 
 TIMEOUT_S = 120.0
 
@@ -21,6 +22,17 @@ class Pair:
     second: Variant
     shape: Shape
     cold_l2: bool
+
+
+def measured_winners(store: str, kernel: Kernel) -> dict[Shape, Winner]:
+    """The newest measured winner of this source of the kernel at each shape; ends the program without any."""
+    with Store.open(store, read_only=True) as opened:
+        found = [
+            winner
+            for winner in reversed(opened.winners(kernel.name))
+            if winner.source_digest == kernel.source_digest and winner.environment.evidence is Evidence.MEASURED
+        ]
+    return {winner.shape: winner for winner in found} or sys.exit(f"{store} has no measured winners of {kernel.name}")
 
 
 def ratios(kernel: Kernel, pairs: Iterable[Pair], seed: int) -> Iterator[float]:

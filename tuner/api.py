@@ -2,11 +2,10 @@
 
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 from tuner import settings
 from tuner.catalog import Kernel, content_root, load_kernel
-from tuner.errors import UserError
+from tuner.errors import TableError, UserError
 from tuner.records import DEFAULT_TARGET, DimensionValue, Target, Winner
 from tuner.runtime import Lookup, Origin, WinnerTable, find, read_table
 
@@ -36,7 +35,7 @@ def look_up(
     dynamic = kernel.spec.dynamic_dimensions
     found = find(tables, shape, dynamic, device, target)
     if found is None:
-        why = f"no winner for {target} covers {shape.label}; this is the variant that upstream ships"
+        why = f"no winner of this source for {target} covers {shape.label}; this is the variant that upstream ships"
         return Lookup(kernel.spec.baseline_variant, shape, Origin.BASELINE, None, why)
     winner, origin = found
     return Lookup(winner.variant, shape, origin, winner, _explain(winner, origin, dynamic))
@@ -56,7 +55,7 @@ def _explain(winner: Winner, origin: Origin, dynamic: tuple[str, ...]) -> str:
 def this_device() -> tuple[str, Target]:
     """Name and target of the first GPU; an empty name and the default target without one.
 
-    Does not import torch: a process that has not loaded it launches no kernel either.
+    Does not import torch: where nothing has, no device is looked for.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
@@ -79,14 +78,20 @@ def _read_tables(kernel: str, source_digest: str, url: str | None) -> tuple[Winn
     path = settings.table_path() if url is None else None
     url = url or settings.database_url()
     tables = [read_table(path)] if path else [*_stored_tables(kernel, url), *_published_tables(kernel)]
-    return tuple(each for each in tables if each.kernel == kernel and each.source_digest == source_digest)
+    ours = [each for each in tables if each.kernel == kernel]
+    if path and ours and ours[0].source_digest != source_digest:
+        raise TableError(
+            f"{path} is for another source of {kernel}: {ours[0].source_digest}, not {source_digest}.",
+            hint="Export the table again from this version, or unset TUNER_TABLE.",
+        )
+    return tuple(each for each in ours if each.source_digest == source_digest)
 
 
 def _stored_tables(kernel: str, url: str) -> list[WinnerTable]:
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        return []
     from tuner.store import Store
 
+    if Store.is_missing(url):
+        return []
     with Store.open(url, read_only=True) as store:
         return tables_of(store.winners(kernel))
 

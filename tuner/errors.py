@@ -9,7 +9,7 @@
 Failures of a variant are not errors: they end in a `Status` (see `tuner.records.outcome`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
@@ -24,8 +24,18 @@ class UserError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Callable[..., "UserError"], tuple[type["UserError"], str, str]]:
+        return _restore, (type(self), self.message, self.hint)
+
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def _restore(kind: type[UserError], message: str, hint: str) -> UserError:
+    """An error that comes from another process; its class may take other arguments than its message."""
+    error = kind.__new__(kind)
+    UserError.__init__(error, message, hint=hint)
+    return error
 
 
 class UnknownNameError(UserError):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from tuner.errors import UserError
 from tuner.records import Status
 
 R = TypeVar("R")
@@ -72,7 +73,7 @@ class WorkerPool:
 
 
 def result(future: "Future[R]") -> R | Failure:
-    """What a finished job returned, or how it was lost."""
+    """What a finished job returned, or how it was lost. A UserError that a job raised is no failure and is raised."""
     try:
         return future.result()
     except TimeoutError as error:
@@ -80,6 +81,8 @@ def result(future: "Future[R]") -> R | Failure:
         return Failure(Status.TIMED_OUT, f"stopped after {limit} s")
     except ProcessExpired as error:
         return Failure(Status.CRASHED, f"the worker died with exit code {error.exitcode}")
+    except UserError:
+        raise
     except CancelledError:
         return Failure(Status.CRASHED, "cancelled: the workers were stopped")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a job raised in its worker ends that job alone

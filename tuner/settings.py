@@ -19,7 +19,7 @@ def data_folder() -> Path:
 def cache_folder() -> Path:
     """`$TUNER_CACHE`, or `$XDG_CACHE_HOME/tuner`, by default `~/.cache/tuner`."""
     if own := os.environ.get("TUNER_CACHE"):
-        return Path(own)
+        return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tuner"
 
 
@@ -31,7 +31,7 @@ def database_url() -> str:
 def table_path() -> Path | None:
     """`$TUNER_TABLE`, when set."""
     path = os.environ.get("TUNER_TABLE")
-    return Path(path) if path else None
+    return Path(path).expanduser() if path else None
 
 
 def kernel_folders() -> tuple[Path, ...]:

@@ -40,10 +40,13 @@ class Kernel:
 
     @property
     def source_digest(self) -> str:
-        """16 hex digits over the Triton sources: any change in them makes other measurements."""
+        """16 hex digits over every Python file of the folder.
+
+        Kernel, launch, inputs and reference decide what a result means: a change in any makes another measurement.
+        """
         digest = hashlib.sha256()
-        for name in sorted({implementation.file for implementation in self.spec.implementations}):
-            digest.update(name.encode() + b"\0" + (self.folder / name).read_bytes() + b"\0")
+        for path in sorted(self.folder.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()[:16]
 
 

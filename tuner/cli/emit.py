@@ -39,7 +39,8 @@ def emit(
 
     Example:
 
-        tuner emit fused_inv_rope_fp8_quant --set BLOCK_TOKENS=4 --set num_warps=4 --do-not-specialize num_tokens
+        tuner emit fused_inv_rope_fp8_quant --set BLOCK_TOKENS=4 --set BLOCK_HEADS=2 --set TOKEN_TILES=1
+        --set LOAD_STAGES=1 --set HEADS_FIRST=1 --set num_warps=4 --do-not-specialize num_tokens,scale_stride_block
     """
     from tuner.compile.module import emit_variant
 
@@ -49,6 +50,12 @@ def emit(
     for name in numbers:
         if name not in (*chosen.parameters, *_OPTIONS):
             raise UnknownNameError("parameter or option", name, (*chosen.parameters, *_OPTIONS))
+    missing = [name for name in chosen.parameters if name not in numbers]
+    if missing:
+        raise UserError(
+            f"The implementation {chosen.name!r} needs a value for {', '.join(missing)}.",
+            hint=f"Add {' '.join(f'--set {name}=<value>' for name in missing)}.",
+        )
     config = Config(
         chosen.name,
         FrozenMapping({name: value for name, value in numbers.items() if name in chosen.parameters}),

@@ -49,6 +49,8 @@ def export_config(
 
 
 def _write(files: list[ExportedFile], output: Path) -> list[Path]:
+    if len(files) > 1 and output.suffix and not output.is_dir():
+        raise UserError(f"{len(files)} files are to be written, and {output} names one.", hint="Name a folder.")
     into_folder = output.is_dir() or output.suffix == "" or len(files) > 1
     paths = [output / each.name for each in files] if into_folder else [output]
     try:

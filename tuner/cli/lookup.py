@@ -14,6 +14,7 @@ from tuner.cli.options import (
     print_json,
     terminal,
 )
+from tuner.errors import UserError
 
 
 def lookup(
@@ -31,11 +32,18 @@ def lookup(
 
         tuner lookup fused_inv_rope_fp8_quant num_tokens=512 num_heads=64 n_groups=8
     """
+    import torch  # noqa: F401 - so that the device is seen
+
     from tuner import api
     from tuner.report import lookup_report, speedup_text, time_text
+    from tuner.session.request import checked_grid
+    from tuner.store import Store
 
     found = find_kernel(kernel)
     values = {name: parse_value(value) for name, value in parse_pairs(shape, what="dimension").items()}
+    checked_grid(found, found.spec.shape(values))
+    if db is not None and Store.is_missing(db):
+        raise UserError(f"There is no store at {db}.", hint="Run `tuner run` first, or leave --db out.")
     device, target = api.this_device()
     answer = api.look_up(found, api.winner_tables(found, db), values, device, target)
     if as_json:

@@ -115,9 +115,8 @@ def _best(event: Evaluated, label: Label) -> str:
 
 
 def _failure(evaluation: Evaluation, label: Label) -> str:
-    first = evaluation.log.strip().splitlines()[-1:] or [""]
     where = f"{evaluation.variant.config.label} at {label(evaluation.shape)}"
-    return f"{evaluation.status}: {where}: {first[0][:200]}"
+    return f"{evaluation.status}: {where}: {evaluation.reason[:200]}"
 
 
 def _exhausted(event: SpaceExhausted, label: Label) -> str:

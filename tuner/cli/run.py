@@ -88,16 +88,16 @@ def run(
         jobs=jobs,
     )
     console = terminal(stderr=as_json)
-    url = database(db)
-    with Store.open(url) as store:
+    with Store.open(database(db)) as store:
         try:
             with watch(console, found.spec.short_label) as listener:
                 summary = run_session(request, store, listener)
         except KeyboardInterrupt:
-            console.print(f"Every finished result is stored in {url}; the same command goes on from there.")
+            console.print(f"Every finished result is stored in {store.place}; the same command goes on from there.")
             raise
     baseline = loaded.baseline or found.spec.baseline_variant
-    counts = CompileCounts(found, loaded, request.shapes, summary.environment.target).table(baseline)
+    counter = CompileCounts(found, loaded, request.shapes, summary.environment.target)
+    counts = counter.table(baseline) if summary.winners else {}
     if as_json:
         print_json(run_report(summary.environment, summary.winners, summary.evaluated, summary.timed_out, counts))
         return
@@ -105,8 +105,8 @@ def run(
         console.print("Time ran out; the same command goes on from here.")
     if summary.winners:
         console.print(winner_table(summary.winners))
-    console.print(compile_table(counts, baseline.specialization, len(request.shapes)))
-    console.print(f"{summary.evaluated} evaluations added to {url}.", soft_wrap=True)
+        console.print(compile_table(counts, baseline.specialization, len(request.shapes)))
+    console.print(f"{summary.evaluated} evaluations added to {store.place}.", soft_wrap=True)
 
 
 def _target(text: str | None) -> Target | None:

@@ -14,6 +14,7 @@ from tuner.catalog import load_folder
 from tuner.compile.inspect import inspect
 from tuner.compile.module import load_variant
 from tuner.compile.specialization import bind, gpu_target, meta_launch
+from tuner.errors import UserError
 from tuner.processes import Failure
 from tuner.records import Binary, Shape, Status, Target, Variant
 
@@ -51,6 +52,8 @@ def build(job: CompileJob) -> Built | Failure:
         compiled = triton.compile(source, target=gpu_target(job.target), options=call.options.__dict__)
         binary = inspect(compiled, call.key, time.perf_counter() - start)
         return Built(binary, math.prod(launch.grid))
+    except UserError:
+        raise
     except OutOfResources as error:
         return Failure(Status.OUT_OF_RESOURCES, str(error))
     except PTXASError as error:

@@ -15,7 +15,7 @@ from tuner.records import Binary, FrozenMapping
 # One SASS line: /*offset*/ instruction ; /* encoding */
 _SASS_LINE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<name>[A-Z][A-Z0-9_.]*)", re.MULTILINE)
 _SASS_ACCESS = re.compile(r"^(?P<kind>LDG|STG|LDGSTS|LD|ST)\.E")
-_SASS_WIDTH = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+_SASS_WIDTH = {"256": 32, "128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
 
 _AMD_ACCESS = re.compile(

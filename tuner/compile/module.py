@@ -13,6 +13,7 @@ from typing import Any
 from tuner import settings
 from tuner.catalog import Implementation, Kernel, Launch
 from tuner.compile.source import emit
+from tuner.errors import UserError
 from tuner.records import Variant
 
 # Triton 3.10 turns contraction of a*b+c off unless it is asked for; every binary here is built with it.
@@ -77,9 +78,14 @@ def _unwrap_constants(module: ModuleType) -> None:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write through a rename, so that another process never imports half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(part).replace(path)
+    """Write through a rename, so that another process never imports half a file; UserError where that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", encoding="utf-8", delete=False) as file:
+            file.write(text)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {path.parent} cannot be written: {error.strerror or error}.",
+            hint="Set TUNER_CACHE to a folder you can write.",
+        ) from error

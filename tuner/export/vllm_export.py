@@ -15,8 +15,8 @@ from tuner.runtime import WinnerTable
 
 
 def export_vllm(table: WinnerTable) -> list[ExportedFile]:
-    """One file for each combination of fixed dimensions; UserError for a kernel without exactly one dynamic one."""
-    dynamic = _dynamic_dimension(table)
+    """One file for each combination of fixed dimensions; UserError for a kernel without num_tokens."""
+    dynamic = _key_dimension(table)
     files: dict[str, dict[int, Winner]] = {}
     for row in table.rows:
         fixed = ",".join(f"{name}={value}" for name, value in row.shape.items() if name != dynamic)
@@ -28,7 +28,7 @@ def export_vllm(table: WinnerTable) -> list[ExportedFile]:
     ]
 
 
-def _dynamic_dimension(table: WinnerTable) -> str:
+def _key_dimension(table: WinnerTable) -> str:
     if all("num_tokens" in row.shape for row in table.rows):
         return "num_tokens"
     raise UserError(
@@ -53,6 +53,7 @@ def _config(row: Winner) -> dict[str, Any]:
         "implementation": config.implementation,
         **config.parameters,
         **config.options,
+        "evidence": str(row.environment.evidence),
         "do_not_specialize": list(marks.do_not_specialize),
         "do_not_specialize_on_alignment": list(marks.do_not_specialize_on_alignment),
     }

@@ -12,6 +12,7 @@ from triton.runtime.errors import OutOfResources
 
 from tuner.catalog import Bounds, Kernel, Tensors, load_folder
 from tuner.compile.module import load_variant
+from tuner.errors import UserError
 from tuner.measure.benchmark import Replay, capture, sample
 from tuner.measure.statistics import summarize
 from tuner.processes import Failure
@@ -22,7 +23,6 @@ SEARCH_ROUNDS = 30
 CONFIRM_ROUNDS = 100
 # Cold timing rotates buffers until they exceed the L2 cache this many times.
 _COLD_FACTOR = 3
-_MAX_BUFFERS = 64
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Bench:
         if cold_l2:
             l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
             wanted = 1 + _COLD_FACTOR * l2_bytes // max(self.kernel.spec.bytes_moved(self.shape), 1)
-            while len(self.sets) < min(wanted, _MAX_BUFFERS):
+            while len(self.sets) < wanted:
                 self._add_set()
             return self.sets
         return self.sets[:1]
@@ -109,6 +109,8 @@ def check_and_time(job: DeviceJob) -> Checked | Failure:
             return Failure(Status.WRONG_OUTPUT, f"{share}; {agreement.detail}")
         replay = capture(bench.launches(job.variant, job.cold_l2))
         return Checked(agreement, summarize(sample([replay], SEARCH_ROUNDS)[0]))
+    except UserError:
+        raise
     except OutOfResources as error:
         return Failure(Status.OUT_OF_RESOURCES, str(error))
     except torch.OutOfMemoryError as error:

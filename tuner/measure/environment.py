@@ -1,10 +1,10 @@
 """Describes where results are obtained: versions, device, driver."""
 
-import importlib.metadata
 import re
 from pathlib import Path
 
 import torch
+import triton
 from triton.backends.nvidia.compiler import get_ptxas
 
 from tuner.records import Environment, Evidence, Target
@@ -16,8 +16,8 @@ def estimated_environment(target: Target) -> Environment:
         target=target,
         evidence=Evidence.ESTIMATED,
         device="",
-        torch=importlib.metadata.version("torch"),
-        triton=importlib.metadata.version("triton"),
+        torch=torch.__version__,
+        triton=triton.__version__,
         driver="",
         ptxas=_ptxas(target),
     )
@@ -33,7 +33,7 @@ def device_environment(l2: str = "warm") -> Environment:
         evidence=Evidence.MEASURED,
         device=torch.cuda.get_device_name(0),
         torch=torch.__version__,
-        triton=importlib.metadata.version("triton"),
+        triton=triton.__version__,
         driver=_driver(),
         ptxas=_ptxas(target),
         l2=l2,

@@ -1,9 +1,10 @@
 """Estimates a launch's time without a GPU: a roofline over what the binary needs.
 
-The time is the largest of three, plus the cost of starting a kernel:
+The time is the largest of four, plus the cost of starting a kernel:
 
     memory      bytes over the bandwidth that the launch can reach: by Little's law no more than the bytes in flight
                 over the latency of device memory; bytes that spills move are added
+    arithmetic  floating point operations over one per lane and cycle
     issue       instructions of all warps over the issue rate; a loop's body counts once, so this is a lower bound
     access      global memory instructions of all warps over the rate of the load/store units
 
@@ -35,6 +36,7 @@ class DeviceModel:
     start_us: float = 2.0
     latency_us: float = 0.8
     reserved_shared_bytes: int = 1024
+    lanes: int = 128
 
 
 _H100 = DeviceModel("H100 SXM", 132, 1.7e9, 3.0e12, 65536, 228 << 10, 227 << 10, 64, 32, 4.0)
@@ -74,7 +76,9 @@ def programs_at_once(binary: Binary, num_warps: int, target: Target) -> int:
     return int(per_unit) * device.units
 
 
-def estimate(binary: Binary, programs: int, num_warps: int, bytes_moved: int, target: Target) -> Timing | None:
+def estimate(
+    binary: Binary, programs: int, num_warps: int, bytes_moved: int, flops: int, target: Target
+) -> Timing | None:
     """The estimated time of one launch; None when a program needs more than the device has."""
     device = device_model(target)
     at_once = programs_at_once(binary, num_warps, target)
@@ -83,11 +87,11 @@ def estimate(binary: Binary, programs: int, num_warps: int, bytes_moved: int, ta
     warps = programs * num_warps
     threads = warps * target.warp_size
     moved = bytes_moved + 8 * binary.spills * threads
-    in_flight = min(programs, at_once) * moved / programs
-    bandwidth = min(device.bandwidth_bytes_s, in_flight / (device.latency_us * 1e-6))
-    memory_us = moved / bandwidth * 1e6
+    rounds = programs / min(programs, at_once)
+    memory_us = max(moved / device.bandwidth_bytes_s * 1e6, rounds * device.latency_us)
     busy_units = min(device.units, programs)
     issue_us = binary.instructions * warps / (busy_units * device.issue_per_clock * device.clock_hz) * 1e6
+    arithmetic_us = flops / (busy_units * device.lanes * device.clock_hz) * 1e6
     accesses = {**binary.load_bytes}
     for width, count in binary.store_bytes.items():
         accesses[width] = accesses.get(width, 0) + count
@@ -98,5 +102,5 @@ def estimate(binary: Binary, programs: int, num_warps: int, bytes_moved: int, ta
     waves = programs / at_once
     tail = math.ceil(waves) / waves if waves > 1 else 1.0
     # A long run of waves overlaps: only the last one's idle part is lost.
-    time_us = device.start_us + device.latency_us + max(memory_us, issue_us, access_us) * tail
+    time_us = device.start_us + device.latency_us + max(memory_us, issue_us, arithmetic_us, access_us) * tail
     return Timing(time_us, time_us, time_us, 1)

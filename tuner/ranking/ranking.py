@@ -71,11 +71,12 @@ def estimated_winner(
     source_digest: str,
     compiles: Compiles,
 ) -> Winner:
-    """The best estimate of a shape. It has no spread, so its interval is a point and its reason says `estimated`."""
+    """The best estimate of a shape, if it is more than 1% below the baseline's. Its interval is a point."""
     timings = {each.variant: each.timing for each in (baseline, *evaluations) if each.timing is not None}
     chosen = prefer_few_compiles({variant: timing.median_us for variant, timing in timings.items()}, compiles)
-    ratio = median_us(baseline) / timings[chosen].median_us
-    reason = "best estimate" if chosen != baseline.variant else "nothing was estimated to be faster than the baseline"
+    ratio, reason = median_us(baseline) / timings[chosen].median_us, "best estimate"
+    if ratio <= 1 + EQUAL_WITHIN:
+        chosen, ratio, reason = baseline.variant, 1.0, "nothing is estimated to be faster than the baseline by 1%"
     return Winner(
         variant=chosen,
         baseline=baseline.variant,

@@ -78,6 +78,12 @@ class Evaluation:
     agreement: Agreement | None = None
     timing: Timing | None = None
 
+    @property
+    def reason(self) -> str:
+        """The last line of the log, which for a trace names the error; empty without a log."""
+        lines = self.log.strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
     def __post_init__(self) -> None:
         if (self.timing is not None) != (self.status is Status.PASSED):
             raise ValueError(f"a time needs the status 'passed' and the other way round, not {self.status.value!r}")

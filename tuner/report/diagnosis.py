@@ -3,10 +3,10 @@
 import importlib.metadata
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuner import __version__, settings
 from tuner.catalog import content_root, kernel_names
@@ -43,8 +43,8 @@ def _version(package: str) -> tuple[str, tuple[int, int]] | None:
         text = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-    major, minor = (int(part) for part in text.split(".")[:2])
-    return text, (major, minor)
+    numbers = re.match(r"(\d+)\.(\d+)", text)
+    return (text, (int(numbers[1]), int(numbers[2]))) if numbers else None
 
 
 def _triton() -> Finding:
@@ -101,10 +101,10 @@ def _store(url: str) -> Finding:
     from tuner.store import Store
 
     try:
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        if Store.is_missing(url):
             return Finding("store", True, f"{url}: not there yet; the first run creates it")
         with Store.open(url, read_only=True) as store:
             runs, winners = len(store.runs()), len(store.winners())
-        return Finding("store", True, f"{url}: {runs} runs, {winners} winners")
+            return Finding("store", True, f"{store.place}: {runs} runs, {winners} winners")
     except StoreError as error:
         return Finding("store", False, error.message, error.hint)

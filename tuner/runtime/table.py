@@ -46,7 +46,7 @@ class WinnerTable:
             )
         try:
             fields = dict(data["environment"])
-            target = Target.parse(fields.pop("target"))
+            target = Target(*str(fields.pop("target")).split(":", 1))  # a measured one need not be a known one
             evidence = Evidence(fields.pop("evidence"))
             environment = Environment(target=target, evidence=evidence, **fields)
             kernel, digest = str(data["kernel"]), str(data["source_digest"])

@@ -9,7 +9,7 @@ from tuner.errors import UserError
 from tuner.measure.device import Checked, DeviceJob, check_and_time, time_alternately
 from tuner.measure.environment import device_environment
 from tuner.processes import Failure, WorkerPool, result
-from tuner.records import Evaluation, Shape, Status, Variant, Winner
+from tuner.records import Binary, Evaluation, Shape, Status, Variant, Winner
 from tuner.session.evaluator import Contest, Evaluator, Rules
 from tuner.session.final import FinalTimer, hold_finals
 
@@ -32,8 +32,13 @@ class DeviceEvaluator(Evaluator):
             raise UserError(f"The GPU cannot be used: {found.log}", hint="`tuner doctor` shows what is missing.")
         self.environment = found
 
-    def sharing_key(self, variant: Variant, shape: Shape, built: Built) -> Hashable:
-        return built.binary.digest, variant.config, shape
+    def sharing_key(self, variant: Variant, shape: Shape, binary: Binary) -> Hashable:
+        return binary.digest, variant.config, shape
+
+    def stored_result(self, evaluation: Evaluation) -> Checked | None:
+        if evaluation.agreement is None or evaluation.timing is None:
+            return None
+        return Checked(evaluation.agreement, evaluation.timing)
 
     def submit(self, variant: Variant, shape: Shape) -> "Future[Checked | Failure]":
         job = DeviceJob(self._kernel.folder, variant, shape, self._cold_l2, self._seed)

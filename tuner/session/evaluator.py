@@ -9,7 +9,7 @@ from typing import Any
 from tuner.compile.builder import Built
 from tuner.processes import Failure
 from tuner.ranking import Compiles
-from tuner.records import Environment, Evaluation, Shape, Status, Variant, Winner
+from tuner.records import Binary, Environment, Evaluation, Shape, Status, Variant, Winner
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,12 @@ class Evaluator(ABC):
     capacity: int
 
     @abstractmethod
-    def sharing_key(self, variant: Variant, shape: Shape, built: Built) -> Hashable:
+    def sharing_key(self, variant: Variant, shape: Shape, binary: Binary) -> Hashable:
         """Variants with the same key share one result."""
+
+    @abstractmethod
+    def stored_result(self, evaluation: Evaluation) -> Any | None:
+        """The result that a stored evaluation came from, for others to share; None when it cannot serve them."""
 
     @abstractmethod
     def submit(self, variant: Variant, shape: Shape) -> "Future[Any]":

@@ -43,7 +43,12 @@ class _Final:
 def hold_finals(
     contests: Sequence[Contest], rules: Rules, environment: Environment, timer: FinalTimer
 ) -> Iterator[tuple[Shape, Winner | Failure]]:
-    """The winner of each shape: one process chooses at all shapes, five more confirm."""
+    """The winner of each shape: one process chooses at all shapes, five more confirm.
+
+    A shape loses its winner when choosing fails there, or when more than one confirming process does.
+    """
+    if not contests:
+        return
     finals = [_Final(contest) for contest in contests]
     timer.restart()
     for final in finals:
@@ -74,8 +79,9 @@ def _choose(final: _Final, rules: Rules, timer: FinalTimer) -> None:
 def _add_run(final: _Final, pair: Sequence[Variant], number: int, timer: FinalTimer) -> None:
     samples = timer.alternate(pair, final.contest.baseline.shape, number)
     if isinstance(samples, Failure):
-        final.failure, final.chosen = samples, None
         timer.restart()
+        if len(final.runs) + 1 < number:
+            final.failure, final.chosen = samples, None
     else:
         final.runs.append(samples)
 

@@ -57,13 +57,13 @@ def whole_shapes(
     if not shapes:
         raise UserError("There is no shape to tune.", hint="List some in the space, or name them with --shapes.")
     for shape in shapes:
-        if 0 in _grid(kernel, shape):
+        if 0 in checked_grid(kernel, shape):
             raise UserError(f"The shape {shape.label} launches nothing, so it cannot be tuned.")
         space.require_feasible(shape)
     return shapes
 
 
-def _grid(kernel: Kernel, shape: Shape) -> tuple[int, ...]:
+def checked_grid(kernel: Kernel, shape: Shape) -> tuple[int, ...]:
     """The baseline's grid at a shape; UserError when the spec cannot make that shape's tensors."""
     spec = kernel.spec
     try:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -100,6 +100,7 @@ class TuningSession:
         self._compile_s: list[float] = []
         self._run_id = 0
         self._evaluated = 0
+        self._touched: set[Shape] = set()
 
     def run(self) -> RunSummary:
         request = self._request
@@ -124,8 +125,20 @@ class TuningSession:
             self._kernel.name, self._source_digest, self._evaluator.environment, request.shapes
         )
         for evaluation in stored:
-            self._learn(evaluation)
-        return len(stored)
+            failed = evaluation.status is not Status.PASSED
+            if not (failed and evaluation.variant == self._baseline):  # a shape without a baseline has no winner
+                self._learn(evaluation)
+            self._share(evaluation)
+        return sum(min(len(done), request.trials) for done in self._done.values())
+
+    def _share(self, evaluation: Evaluation) -> None:
+        """Let variants to come share what an earlier run found for a binary."""
+        result_of = self._evaluator.stored_result(evaluation)
+        if evaluation.binary is not None and result_of is not None:
+            future: Future[Any] = Future()
+            future.set_result(result_of)
+            key = self._evaluator.sharing_key(evaluation.variant, evaluation.shape, evaluation.binary)
+            self._results.setdefault(key, future)
 
     def _learn(self, evaluation: Evaluation) -> None:
         self._done[evaluation.shape][evaluation.variant] = evaluation
@@ -215,7 +228,7 @@ class TuningSession:
     def _check(self, job: _Job) -> _Job:
         """Begin the check of a built variant, or join the one that speaks for it too."""
         assert job.built is not None
-        key = self._evaluator.sharing_key(job.variant, job.shape, job.built)
+        key = self._evaluator.sharing_key(job.variant, job.shape, job.built.binary)
         if key not in self._results:
             self._results[key] = self._evaluator.submit(job.variant, job.shape)
         job.future = self._results[key]
@@ -236,20 +249,36 @@ class TuningSession:
         self._store.save(self._run_id, self._source_digest, self._evaluator.environment, evaluation)
         self._learn(evaluation)
         self._evaluated += 1
+        self._touched.add(evaluation.shape)
         times = [each.timing.median_us for each in self._done[evaluation.shape].values() if each.timing]
         self._listener(Evaluated(evaluation, min(times, default=None)))
 
+    def _standing_winners(self) -> list[Winner]:
+        """Winners of earlier runs at shapes where this one learned nothing new; their finals need no repeat."""
+        environment = self._evaluator.environment
+        return [
+            replace(winner, compiles=self._counts.of(winner.variant))
+            for winner in self._store.winners(self._kernel.name)
+            if winner.environment == environment
+            and winner.source_digest == self._source_digest
+            and winner.baseline == self._baseline
+            and winner.shape in self._done.keys() - self._touched
+        ]
+
     def _decide(self) -> list[Winner]:
         contests = []
+        winners = self._standing_winners()
+        decided = {winner.shape for winner in winners}
         for shape, done in self._done.items():
             baseline = done.get(self._baseline)
+            if shape in decided:
+                continue
             if baseline is not None and baseline.status is Status.PASSED:
                 contests.append(Contest(baseline, list(done.values())))
             else:
-                why = f"{baseline.status}: {baseline.log}" if baseline else "it was not evaluated"
+                why = f"{baseline.status}: {baseline.reason}" if baseline else "it was not evaluated"
                 self._listener(ShapeSkipped(shape, f"the baseline has no time: {why}"))
         self._listener(FinalStarted(len(contests)))
-        winners = []
         for shape, winner in self._evaluator.decide(contests, Rules(self._counts.of, self._source_digest)):
             if isinstance(winner, Failure):
                 self._listener(ShapeSkipped(shape, f"the final was lost: {winner.status}: {winner.log}"))
@@ -257,7 +286,7 @@ class TuningSession:
                 self._store.save_winners([winner])
                 self._listener(WinnerChosen(winner))
                 winners.append(winner)
-        return winners
+        return sorted(winners, key=lambda winner: self._request.shapes.index(winner.shape))
 
 
 def _under_way(jobs: Sequence[_Job]) -> int:

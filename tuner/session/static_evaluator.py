@@ -9,7 +9,7 @@ from tuner.measure.environment import estimated_environment
 from tuner.measure.static import estimate
 from tuner.processes import Failure, WorkerPool
 from tuner.ranking import estimated_winner
-from tuner.records import Agreement, Evaluation, Shape, Status, Target, Variant, Winner
+from tuner.records import Agreement, Binary, Evaluation, Shape, Status, Target, Variant, Winner
 from tuner.session.evaluator import Contest, Evaluator, Rules
 from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, check_in_interpreter
 
@@ -27,16 +27,19 @@ class StaticEvaluator(Evaluator):
         self.environment = estimated_environment(target)
         self.capacity = jobs
 
-    def sharing_key(self, variant: Variant, shape: Shape, built: Built) -> Hashable:
+    def sharing_key(self, variant: Variant, shape: Shape, binary: Binary) -> Hashable:
         return variant.config.implementation, variant.config.parameters
+
+    def stored_result(self, evaluation: Evaluation) -> Agreement | None:
+        return evaluation.agreement
 
     def submit(self, variant: Variant, shape: Shape) -> "Future[Agreement | Failure]":
         return self._pool.submit(check_in_interpreter, self._kernel.folder, variant, timeout_s=_CHECK_TIMEOUT_S)
 
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: Agreement) -> Evaluation:
         warps = variant.config.options.get("num_warps", _DEFAULT_WARPS)
-        bytes_moved = self._kernel.spec.bytes_moved(shape)
-        timing = estimate(built.binary, built.programs, warps, bytes_moved, self._target)
+        bytes_moved, flops = self._kernel.spec.bytes_moved(shape), self._kernel.spec.flops(shape)
+        timing = estimate(built.binary, built.programs, warps, bytes_moved, flops, self._target)
         if timing is None:
             log = (
                 f"{built.binary.registers} registers, {built.binary.shared_bytes} bytes shared, {warps} warps: too much"

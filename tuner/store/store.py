@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, joinedload
 
 from tuner.errors import StoreError
-from tuner.records import Binary, Environment, Evaluation, Shape, Target, Variant, Winner
+from tuner.records import Binary, Environment, Evaluation, Shape, Status, Target, Variant, Winner
 from tuner.store import rows
 from tuner.store.connection import WRITING, locate, make_engine
 from tuner.store.failures import translated
@@ -56,6 +56,12 @@ class Store:
                 raise
         return cls(engine, location.place, read_only=read_only)
 
+    @staticmethod
+    def is_missing(url: str | Path) -> bool:
+        """Whether the address names a SQLite file that is not there yet; StoreError for one that names nothing."""
+        path = locate(str(url)).path
+        return path is not None and not path.exists()
+
     def close(self) -> None:
         """Close every connection; the last one to an SQLite file folds its log back into it."""
         self._engine.dispose()
@@ -96,7 +102,11 @@ class Store:
                 raise StoreError(f"The store {self.place} has no run {run_id}.", hint="Start one with start_run.")
 
     def save(self, run_id: int, source_digest: str, environment: Environment, evaluation: Evaluation) -> None:
-        """Store an evaluation. One of the same variant, source, shape and environment that is there already stays."""
+        """Store an evaluation.
+
+        One of the same variant, source, shape and environment that is there already stays, unless it failed and the new
+        one passed: what failed may have been the machine.
+        """
         values = rows.evaluation_values(evaluation)
         with self._writing() as connection:
             values |= {
@@ -108,7 +118,7 @@ class Store:
             }
             if evaluation.binary is not None:
                 values["binary_id"] = _binary_id(connection, evaluation.binary, environment.target)
-            connection.execute(_insert(connection, EvaluationRow).values(**values).on_conflict_do_nothing())
+            _save_evaluation(connection, values)
 
     def evaluations(
         self,
@@ -219,6 +229,18 @@ def _at_shapes(query: Select[Any], shapes: Iterable[Shape]) -> list[Select[Any]]
 def _insert(connection: Connection, model: type[Base]) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows ON CONFLICT, which each dialect spells for itself and in the same way."""
     return postgresql.insert(model) if connection.dialect.name == "postgresql" else sqlite.insert(model)
+
+
+def _save_evaluation(connection: Connection, values: rows.Values) -> None:
+    insert = _insert(connection, EvaluationRow).values(**values)
+    key = {"source_digest", "environment_id", "variant_id", "shape_key"}
+    kept = key | {"id"}
+    insert = insert.on_conflict_do_update(
+        index_elements=sorted(key),
+        set_={column.name: column for column in insert.excluded if column.name not in kept},
+        where=(EvaluationRow.status != Status.PASSED.value) & (insert.excluded.status == Status.PASSED.value),
+    )
+    connection.execute(insert)
 
 
 def _environment_id(connection: Connection, environment: Environment) -> int:

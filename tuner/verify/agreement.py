@@ -25,7 +25,8 @@ def compare(
     """Hold outputs against a reference.
 
     Within `Bounds` an element is right when it lies between low and high; where these are equal its bits must be
-    theirs. Packed integers are held byte by byte. A plain tensor is held to its tolerance, exactly without one.
+    theirs; integers wider than a byte count as packed and are held byte by byte. A plain tensor is held to its
+    tolerance, exactly without one. ValueError when names or sizes differ.
     """
     if outputs.keys() != expected.keys():
         raise ValueError(f"the outputs are {sorted(outputs)}, the reference names {sorted(expected)}")
@@ -53,7 +54,7 @@ def compare(
 
 
 def _against_bounds(output: Tensor, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    for actual, low, high in zip(_chunks(output), _chunks(bounds.low), _chunks(bounds.high), strict=True):
+    for actual, low, high in zip(*map(_packed_chunks, (output, bounds.low, bounds.high)), strict=True):
         exact = _bits(low) == _bits(high)
         number = actual.float()
         inside = (low.float() <= number) & (number <= high.float())
@@ -70,11 +71,14 @@ def _against_tensor(output: Tensor, reference: Tensor, limit: Tolerance) -> Iter
 
 
 def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Flat pieces of a tensor."""
+    return torch.split(tensor.contiguous().reshape(-1), _CHUNK)
+
+
+def _packed_chunks(tensor: Tensor) -> tuple[Tensor, ...]:
     """Flat pieces of a tensor; integers wider than a byte become their bytes."""
-    flat = tensor.contiguous().reshape(-1)
-    if not tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1:
-        flat = flat.view(torch.uint8)
-    return torch.split(flat, _CHUNK)
+    packed = not tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
+    return _chunks(tensor.contiguous().view(torch.uint8) if packed else tensor)
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from tuner.catalog import load_folder
 from tuner.compile.module import load_variant
+from tuner.errors import UserError
 from tuner.processes import Failure
 from tuner.records import Agreement, Status, Variant
 from tuner.verify.check import check_variant, expected_outputs
@@ -68,6 +69,8 @@ def check_in_interpreter(folder: Path, variant: Variant) -> Agreement | Failure:
             expected = expected_outputs(kernel, inputs, shape)
             loaded = load_variant(kernel, variant)
             agreement = check_variant(kernel, loaded, variant.config, shape, inputs, outputs, expected)
+        except UserError:
+            raise
         except Exception:  # noqa: BLE001 - a kernel may fail in any way; the trace becomes the variant's log
             return Failure(Status.CRASHED, f"in the interpreter at {shape.label}:\n{traceback.format_exc()}")
         if agreement.mismatched:
