@@ -89,18 +89,40 @@ def _timing_to_json(timing: Timing) -> dict[str, float]:
 
 def _row_from_json(row: Mapping[str, Any], kernel: str, environment: Environment, source_digest: str) -> Winner:
     return Winner(
-        variant=Variant.from_json({**row, "kernel": kernel}),
-        baseline=Variant.from_json({**row["baseline"], "kernel": kernel}),
-        shape=Shape(row["shape"]),
+        variant=_variant_from_json(row, kernel),
+        baseline=_variant_from_json(row["baseline"], kernel),
+        shape=Shape(_mapping(row["shape"], (int, str))),
         environment=environment,
         source_digest=source_digest,
         timing=_timing_from_json(row["timing_us"]),
         baseline_timing=_timing_from_json(row["baseline_timing_us"]),
-        speedup=Speedup(**row["speedup"]),
-        compiles=int(row["compiles"]),
-        reason=str(row["reason"]),
+        speedup=Speedup(**{name: float(value) for name, value in _mapping(row["speedup"], (int, float)).items()}),
+        compiles=_typed(row["compiles"], (int,)),
+        reason=_typed(row["reason"], (str,)),
     )
 
 
+def _variant_from_json(data: Mapping[str, Any], kernel: str) -> Variant:
+    for name in ("parameters", "options"):
+        _mapping(data[name], (int,))
+    for name in ("do_not_specialize", "do_not_specialize_on_alignment"):
+        for argument in _typed(data[name], (list,)):
+            _typed(argument, (str,))
+    return Variant.from_json({**data, "kernel": kernel})
+
+
 def _timing_from_json(data: Mapping[str, Any]) -> Timing:
-    return Timing(float(data["median"]), float(data["low"]), float(data["high"]), int(data["samples"]))
+    numbers = _mapping(data, (int, float))
+    return Timing(float(numbers["median"]), float(numbers["low"]), float(numbers["high"]), int(numbers["samples"]))
+
+
+def _mapping(value: Any, kinds: tuple[type, ...]) -> dict[str, Any]:
+    """A JSON object whose values are of these kinds; TypeError otherwise."""
+    return {name: _typed(each, kinds) for name, each in _typed(value, (dict,)).items()}
+
+
+def _typed(value: Any, kinds: tuple[type, ...]) -> Any:
+    """The value; TypeError when it is of another kind. A boolean is no number."""
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise TypeError(f"{value!r} stands where {' or '.join(kind.__name__ for kind in kinds)} is expected")
+    return value
