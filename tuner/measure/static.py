@@ -7,8 +7,9 @@ Four times bound a launch from below:
     issue       instructions of all warps over the issue rate
     latency     waves of programs, each as long as one access to memory and its own instructions in sequence
 
-They overlap, but not fully: the estimate is their 4-norm, a little over the largest, plus the start of a kernel. Where
-a program's accesses touch fewer bytes than its share of the traffic, its code holds a loop that runs as often as needed.
+They overlap, but not fully: the estimate is their 4-norm, a little over the largest, plus the start of a kernel.
+Where a program's accesses touch fewer bytes than its share of the traffic, its code holds a loop that runs as often as
+needed.
 
 The limits are the vendors' published ones. `_CYCLES_EACH` and the norm were fitted to 517 measured binaries on an H100
 (docs/estimates.md). An estimate ranks variants; it is never shown as a measurement.
