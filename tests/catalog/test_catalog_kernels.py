@@ -97,13 +97,22 @@ def test_a_folder_without_spec_is_refused(tmp_path: Path) -> None:
         load_folder(tmp_path)
 
 
-def test_source_digest_follows_the_triton_sources_alone(tmp_path: Path) -> None:
-    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": ("Doubles a bf16 matrix.", "Another.")}))
-    before = kernel.source_digest
-    assert before == load_folder(SCALE_ROWS).source_digest
-    source = kernel.folder / "kernel.py"
-    source.write_text(source.read_text().replace(DOUBLED, "x * 3"))
-    assert kernel.source_digest != before
+def test_source_digest_follows_every_python_file_and_nothing_else(tmp_path: Path) -> None:
+    """The spec too: what it launches and compares with decides what a time means."""
+    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path))
+    digests = [load_folder(SCALE_ROWS).source_digest]
+    (kernel.folder / "notes.txt").touch()
+    (kernel.folder / "space.yaml").unlink()
+    assert kernel.source_digest == digests[0]
+    for name, old, new in (("kernel.py", DOUBLED, "x * 3"), ("spec.py", 'inputs["x"] * 2', 'inputs["x"] * 3')):
+        path = kernel.folder / name
+        path.write_text(path.read_text().replace(old, new))
+        digests.append(kernel.source_digest)
+    (kernel.folder / "reference.py").touch()
+    digests.append(kernel.source_digest)
+    (kernel.folder / "reference.py").rename(kernel.folder / "other.py")
+    digests.append(kernel.source_digest)
+    assert len(set(digests)) == len(digests)
 
 
 def test_content_folders_are_no_packages() -> None:

@@ -44,7 +44,7 @@ shapes:
         (("emit", EXAMPLE, "--set", "BLOCK_ROWS=two"), ["BLOCK_ROWS='two' is not an integer"]),
         (("emit", EXAMPLE, "--set", "BLOCK_ROWS"), ["'BLOCK_ROWS' is not a setting", "expected name=value"]),
         (("emit", EXAMPLE, "--set", "BLOCK_ROWS=1", "--set", "BLOCK_ROWS=2"), ["'BLOCK_ROWS' is given twice"]),
-        (("emit", EXAMPLE), ["no value for parameter 'BLOCK_ROWS'", "Add BLOCK_ROWS=<value>"]),
+        (("emit", EXAMPLE), ["'rows' needs a value for BLOCK_ROWS", "Add --set BLOCK_ROWS=<value>"]),
         (
             ("emit", EXAMPLE, "--set", "BLOCK_ROWS=1", "--do-not-specialize", "num_row"),
             ["'num_row'", "did you mean 'num_rows'?"],
@@ -53,6 +53,7 @@ shapes:
         (("lookup", EXAMPLE, "num_row=3"), ["Unknown dimension of scale_rows 'num_row'", "did you mean 'num_rows'?"]),
         (("lookup", EXAMPLE, "columns=3"), ["'num_rows' has no value", "Add num_rows=<value>"]),
         (("lookup", EXAMPLE, "num_rows=many"), ["'num_rows' is 'many'", "expected an integer >= 0"]),
+        (("lookup", BUNDLED, "num_tokens=1", "num_heads=3", "n_groups=2"), ["not a multiple of n_groups=2"]),
         (("lookup", EXAMPLE, "num_rows"), ["'num_rows' is not a dimension", "expected name=value"]),
         (("lookup", BUNDLED, "num_tokens=1", "num_heads=64", "n_groups=8", "rope_style=gptj"), ["'interleaved'"]),
         (("run", EXAMPLE, "--shapes", "num_row=3"), ["did you mean 'num_rows'?"]),
@@ -233,10 +234,11 @@ def test_a_store_of_a_newer_version_is_told(refused: Refused, path: Path, words:
     assert "upgrade tuner" in message
 
 
-@pytest.mark.parametrize("words", READERS[:2], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", READERS, ids=lambda words: words[0])
 def test_a_missing_store_is_told_and_not_made(refused: Refused, tmp_path: Path, words: tuple[str, ...]) -> None:
     message = refused(*words, "--db", f"sqlite:///{tmp_path}/none.db")
-    assert f"There is no store at {tmp_path}/none.db" in message
+    assert f"{tmp_path}/none.db" in message
+    assert "There is no store at" in message
     assert "tuner run" in message
     assert not (tmp_path / "none.db").exists()
 

@@ -1,10 +1,7 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "examples"))  # kernel_examples: a kernel to try things on
 
 
 @pytest.fixture(scope="session")

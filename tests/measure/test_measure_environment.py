@@ -8,8 +8,9 @@ import torch
 from tuner.measure.environment import device_environment, estimated_environment
 from tuner.records import KNOWN_TARGETS, Evidence, Target
 
+pytestmark = pytest.mark.triton
 
-@pytest.mark.triton
+
 @pytest.mark.parametrize("text", KNOWN_TARGETS)
 def test_an_estimate_names_its_software_and_no_device(text: str) -> None:
     environment = estimated_environment(Target.parse(text))

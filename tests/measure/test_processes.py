@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tuner.errors import UnknownNameError, UserError
 from tuner.processes import Failure, WorkerPool, result
 from tuner.records import Shape, Status
 
@@ -21,6 +22,10 @@ def ready() -> str:
 
 def raise_error(message: str) -> None:
     raise KeyError(message)
+
+
+def raise_again(error: Exception) -> None:
+    raise error
 
 
 def die(how: str) -> None:
@@ -80,23 +85,23 @@ def test_an_exception_is_a_crash_with_its_trace(pool: WorkerPool) -> None:
 
 
 @pytest.mark.parametrize(
-    "how",
-    [
-        "exit",
-        "signal",
-        pytest.param(
-            "system exit",
-            marks=pytest.mark.xfail(
-                raises=SystemExit, strict=True, reason="a job's SystemExit is raised in the parent"
-            ),
-        ),
-    ],
+    "error",
+    [UserError("The cache cannot be written.", hint="Set TUNER_CACHE."), UnknownNameError("kernel", "a", ["ab"])],
+    ids=lambda error: type(error).__name__,
 )
+def test_an_error_of_the_users_is_raised_as_it_was(error: UserError, pool: WorkerPool) -> None:
+    """It would befall every variant, so that it is no variant's failure."""
+    with pytest.raises(UserError) as caught:
+        result(pool.submit(raise_again, error, timeout_s=LONG_S))
+    assert type(caught.value) is type(error)
+    assert (caught.value.message, caught.value.hint) == (error.message, error.hint)
+
+
+@pytest.mark.parametrize("how", ["exit", "signal", "system exit"])
 def test_a_dead_worker_is_a_crash(how: str, pool: WorkerPool) -> None:
     found = failure(pool, die, how)
     assert found.status is Status.CRASHED
-    if how == "exit":
-        assert "exit code 7" in found.log
+    assert {"exit": "exit code 7", "signal": "exit code -11", "system exit": "SystemExit: 3"}[how] in found.log
 
 
 def test_a_job_that_outlasts_its_time_is_stopped(pool: WorkerPool, tmp_path: Path) -> None:

@@ -83,6 +83,21 @@ def test_the_speedup_is_the_factor_and_is_decided(factor: float) -> None:
     assert all((each.low > 1.0) == (factor > 1.0) for each in speedups)
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.3])
+def test_processes_that_agree_leave_the_drift_between_processes_far_apart(factor: float) -> None:
+    speedup = speedup_over_processes([factor] * 5)
+    assert speedup.median == pytest.approx(factor)
+    assert speedup.high == pytest.approx(factor * 1.0075)
+    assert speedup.low == pytest.approx(factor / 1.0075)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=2, max_size=10))
+def test_no_interval_is_narrower_than_the_drift(ratios: list[float]) -> None:
+    speedup = speedup_over_processes(ratios)
+    assert speedup.high / speedup.median >= 1.0075 * (1 - 1e-9)
+    assert speedup.median / speedup.low >= 1.0075 * (1 - 1e-9)
+
+
 def test_more_processes_narrow_the_interval() -> None:
     few, many = (
         np.median(

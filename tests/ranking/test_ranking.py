@@ -9,12 +9,19 @@ import store_examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.ranking import confirmed_winner, estimated_winner, fastest, finalists, marked, prefer_few_compiles
-from tuner.records import Evaluation, SpecializationSet, Speedup, Status, Timing, Variant
+from tuner.ranking import (
+    Contender,
+    confirmed_winner,
+    estimated_winner,
+    fastest,
+    finalists,
+    marked,
+    prefer_few_compiles,
+)
+from tuner.records import Evaluation, SpecializationSet, Speedup, Status, Variant, Winner
 
 BASELINE = store_examples.variant(0)
 SHAPE = store_examples.shape(64)
-CONFIRMED = "confirmed against the baseline in interleaved rounds"
 
 
 def with_marks(number: int, *marks: str) -> Variant:
@@ -133,11 +140,12 @@ def test_an_estimate_wins_without_spread() -> None:
 
 def test_the_baseline_stays_where_no_estimate_is_better() -> None:
     baseline = timed(BASELINE, 10.0)
-    for others in ([], [baseline], [timed(with_marks(1), 11.0)], [failed(with_marks(1))]):
+    others_of = [[], [baseline], [failed(with_marks(1))], *([timed(with_marks(1), time)] for time in (11.0, 9.95))]
+    for others in others_of:
         won = estimated_winner(baseline, others, store_examples.ENVIRONMENT, "source", one_compile)
-        assert won.variant == BASELINE
+        assert (won.variant, won.timing) == (BASELINE, baseline.timing)
         assert won.speedup == Speedup(1.0, 1.0, 1.0)
-        assert "nothing was estimated to be faster" in won.reason
+        assert won.reason == "nothing is estimated to be faster than the baseline by 1%"
 
 
 def test_a_baseline_without_a_time_cannot_be_held_against() -> None:
@@ -145,46 +153,34 @@ def test_a_baseline_without_a_time_cannot_be_held_against() -> None:
         estimated_winner(failed(BASELINE), [timed(with_marks(1), 9.0)], store_examples.ENVIRONMENT, "s", one_compile)
 
 
-def timings(**medians: float) -> dict[Variant, Timing]:
-    numbers = {"baseline": 0, "first": 1, "second": 2}
-    return {store_examples.variant(numbers[name]): store_examples.timing(time) for name, time in medians.items()}
+def confirmed(speedup: Speedup) -> Winner:
+    rivals = [Contender(BASELINE, store_examples.timing(12.0)), Contender(with_marks(1), store_examples.timing(10.0))]
+    counts = {BASELINE: 4, with_marks(1): 2}
+    return confirmed_winner(*rivals, speedup, SHAPE, store_examples.ENVIRONMENT, "source", counts.__getitem__)
 
 
-FIRST, SECOND = store_examples.variant(1), store_examples.variant(2)
-
-
-def test_the_fastest_decided_finalist_wins() -> None:
-    times = timings(baseline=12.0, first=10.0, second=9.0)
-    speedups = {FIRST: Speedup(1.2, 1.15, 1.25), SECOND: Speedup(1.3, 0.99, 1.5)}
-    won = confirmed_winner(BASELINE, SHAPE, times, speedups, store_examples.ENVIRONMENT, "source", one_compile)
-    assert won.variant == FIRST
-    assert won.speedup == speedups[FIRST]
-    assert (won.timing, won.baseline_timing) == (times[FIRST], times[BASELINE])
-    assert won.reason == CONFIRMED
-
-
-def test_decided_finalists_within_a_percent_compete_on_compiles() -> None:
-    times = timings(baseline=12.0, first=10.0, second=10.05)
-    speedups = {FIRST: Speedup(1.2, 1.15, 1.25), SECOND: Speedup(1.19, 1.14, 1.24)}
-    counts = {FIRST: 4, SECOND: 1}
-    won = confirmed_winner(BASELINE, SHAPE, times, speedups, store_examples.ENVIRONMENT, "s", counts.__getitem__)
-    assert (won.variant, won.compiles) == (SECOND, 1)
+def test_a_decided_variant_wins_with_its_interval() -> None:
+    speedup = Speedup(1.2, 1.0101, 1.25)
+    won = confirmed(speedup)
+    assert (won.variant, won.baseline, won.shape) == (with_marks(1), BASELINE, SHAPE)
+    assert won.speedup == speedup
+    assert (won.timing, won.baseline_timing) == (store_examples.timing(10.0), store_examples.timing(12.0))
+    assert (won.source_digest, won.environment, won.compiles) == ("source", store_examples.ENVIRONMENT, 2)
+    assert won.reason == "confirmed against the baseline: 1.200 [1.010, 1.250]"
 
 
 @pytest.mark.parametrize("low", [1.01, 1.0, 0.98])
 def test_the_baseline_stays_while_undecided_and_says_why(low: float) -> None:
-    times = timings(baseline=10.0, first=9.5, second=11.0)
-    speedups = {FIRST: Speedup(1.05, low, 1.12), SECOND: Speedup(0.9, 0.8, 0.95)}
-    won = confirmed_winner(BASELINE, SHAPE, times, speedups, store_examples.ENVIRONMENT, "source", one_compile)
+    won = confirmed(Speedup(1.05, low, 1.12))
     assert won.variant == won.baseline == BASELINE
-    assert won.timing == won.baseline_timing == times[BASELINE]
+    assert won.timing == won.baseline_timing == store_examples.timing(12.0)
     assert won.speedup == Speedup(1.0, 1.0, 1.0)
-    assert f"the best is 1.050 [{low:.3f}, 1.120]" in won.reason
+    assert (won.shape, won.compiles) == (SHAPE, 4)
+    assert won.reason == f"the best variant is not decidedly faster than the baseline by 1%: 1.050 [{low:.3f}, 1.120]"
 
 
-def test_the_baseline_stays_where_nothing_else_passed() -> None:
-    won = confirmed_winner(
-        BASELINE, SHAPE, timings(baseline=10.0), {}, store_examples.ENVIRONMENT, "source", one_compile
-    )
-    assert won.variant == BASELINE
-    assert won.reason == "no variant but the baseline passed"
+def test_a_baseline_held_against_itself_stays() -> None:
+    alone = Contender(BASELINE, store_examples.timing(12.0))
+    point = Speedup(1.0, 0.99, 1.01)
+    won = confirmed_winner(alone, alone, point, SHAPE, store_examples.ENVIRONMENT, "source", one_compile)
+    assert (won.variant, won.speedup) == (BASELINE, Speedup(1.0, 1.0, 1.0))

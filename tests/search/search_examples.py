@@ -1,5 +1,7 @@
 """A small space with every feature that a search must respect, and a larger one with a landscape."""
 
+from dataclasses import replace
+
 from tuner.records import FrozenMapping, Shape, Variant
 from tuner.space import Constraint, ImplementationSpace, SearchSpace
 
@@ -35,6 +37,15 @@ NEEDLE = SearchSpace(
     ),
     shapes=(SHAPE,),
 )
+
+# Seven of 4096: a few are left when sampling has run out of patience.
+SPARSE = replace(
+    NEEDLE,
+    implementations=(
+        replace(NEEDLE.implementations[0], constraints=(Constraint("P0 + P1 + P2 + P3 + P4 + P5 >= 44"),)),
+    ),
+)
+SPARSE_SIZE = 7
 
 LARGE = SearchSpace(
     kernel="scale",

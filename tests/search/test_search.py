@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import optuna
 import pytest
 from search_contract import SearchContract
-from search_examples import LARGE, LARGE_SIZE, SHAPE, SMALL, time_us
+from search_examples import LARGE, LARGE_SIZE, SHAPE, SMALL, SPARSE, SPARSE_SIZE, time_us
 
 from tuner.records import Variant
 from tuner.search import Method, create_search
@@ -63,6 +64,32 @@ def test_tpe_learns_from_an_earlier_run() -> None:
         taught += times_us(Method.TPE, seed, 8, known)
         untaught += times_us(Method.TPE, seed, 8)
     assert statistics.mean(taught) < 0.9 * statistics.mean(untaught)
+
+
+@pytest.mark.parametrize("method", [Method.TPE, Method.RANDOM])
+def test_when_sampling_has_run_out_of_patience_the_rest_is_enumerated_for_good(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    ask = optuna.Study.ask
+
+    def counted(study: optuna.Study) -> optuna.Trial:
+        nonlocal asked
+        asked += 1
+        return ask(study)
+
+    monkeypatch.setattr(optuna.Study, "ask", counted)
+    search = create_search(method, SPARSE, SHAPE, seed=0)
+    found, counts = [], []
+    while (variant := search.suggest()) is not None:
+        found.append(variant)
+        counts.append(asked)
+        search.update(variant, 1.0)
+    assert set(found) == set(all_variants(SPARSE, SHAPE))
+    assert len(found) == SPARSE_SIZE
+    enumerated = [count for count in counts if count == asked]
+    assert asked >= 100  # in vain
+    assert len(enumerated) >= 2
 
 
 def test_grid_goes_through_the_sets_of_a_config_before_the_next_config() -> None:

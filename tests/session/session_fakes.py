@@ -132,8 +132,11 @@ class FakeEvaluator(Evaluator):
     capacity: int = 1
     pending: "list[Future[Any]]" = field(default_factory=list)
 
-    def sharing_key(self, variant: Variant, shape: Shape, built: Built) -> Hashable:
-        return built.binary.digest, shape
+    def sharing_key(self, variant: Variant, shape: Shape, binary: Binary) -> Hashable:
+        return binary.digest, shape
+
+    def stored_result(self, evaluation: Evaluation) -> float | None:
+        return evaluation.timing.median_us if evaluation.timing else None
 
     def submit(self, variant: Variant, shape: Shape) -> "Future[Any]":
         self.submitted.append((variant, shape))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tuner.catalog import load_folder
 from tuner.records import DEFAULT_TARGET, Status
 from tuner.search import Method
@@ -24,6 +26,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.triton
 def test_each_fault_ends_in_its_own_status_and_none_wins(tmp_path: Path) -> None:
     text = (FOLDER / "space.yaml").read_text()
     for fault in ("infinite_loop", "endless_compile", "device_assert"):

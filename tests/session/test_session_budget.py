@@ -20,7 +20,15 @@ from session_fakes import (
 from tuner.processes import Failure
 from tuner.records import Evaluation, FrozenMapping, Shape, SpecializationSet, Status, Variant
 from tuner.search import Method
-from tuner.session.events import Evaluated, MorePlanned, RunStarted, ShapeSkipped, SpaceExhausted
+from tuner.session.events import (
+    Evaluated,
+    FinalStarted,
+    MorePlanned,
+    RunStarted,
+    ShapeSkipped,
+    SpaceExhausted,
+    WinnerChosen,
+)
 from tuner.space import Constraint, ImplementationSpace
 from tuner.store import Store
 
@@ -143,8 +151,10 @@ def test_a_second_session_evaluates_nothing_anew_and_chooses_the_same(bench: Ben
     assert second.submitted == []
     assert second.summary.evaluated == 0
     assert bench.rows() == rows
-    assert second.of(RunStarted)[0].stored == first.summary.evaluated == len(rows)
+    assert first.summary.evaluated == len(rows) >= 9 * len(SHAPES)
+    assert second.of(RunStarted)[0].stored == 9 * len(SHAPES)  # of its plan; refinement added more
     assert second.summary.winners == first.summary.winners
+    assert second.of(WinnerChosen) == []  # its finals were held
 
 
 @pytest.mark.parametrize("method", Method)
@@ -188,9 +198,66 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(bench: Bench) -> None:
 def test_stored_failures_are_not_tried_again(bench: Bench) -> None:
     fails = FakeCompilers(fault=lambda *_: Failure(Status.COMPILE_ERROR, "no"))
     bench.run(compilers=fails, trials=5)
-    second = bench.run(trials=5)
-    assert second.submitted == []
+    stored = bench.rows()
+    second = bench.run(compilers=fails, trials=5)
+    assert [each for each in second.compilers.jobs[len(stored) :] if each.variant != BASELINE] == []
+    assert bench.rows() == stored
     assert len(second.of(ShapeSkipped)) == len(SHAPES)
+
+
+def test_a_baseline_that_failed_is_tried_again_for_without_it_there_is_no_winner(bench: Bench) -> None:
+    def of_the_baseline(variant: Variant, shape: Shape) -> Failure | None:
+        return Failure(Status.CRASHED, "another process had the memory") if variant == BASELINE else None
+
+    first = bench.run(compilers=FakeCompilers(fault=of_the_baseline), trials=5)
+    assert (len(first.of(ShapeSkipped)), bench.winners()) == (len(SHAPES), {})
+    count = len(bench.rows())
+    second = bench.run(trials=5)
+    assert second.submitted == [(BASELINE, shape) for shape in SHAPES]
+    assert set(bench.winners()) == set(SHAPES)
+    assert len(bench.rows()) == count
+    assert {each.status for each in bench.evaluations()} == {Status.PASSED}
+
+
+@pytest.mark.usefixtures("no_refinement")
+def test_a_binary_that_an_earlier_run_timed_is_not_timed_again(bench: Bench) -> None:
+    """The grid goes through the sets of a config before the next config; the first run ends among them."""
+    bench.run(compilers=FakeCompilers(code_by_config), trials=3)
+    second = bench.run(compilers=FakeCompilers(code_by_config), trials=5)
+    assert {variant.config for variant, _ in second.submitted} == {config(1, 1)}
+    assert second.evaluator.submitted == []
+    assert all(each.timing for each in bench.evaluations())
+
+
+def test_finals_are_held_where_something_was_learnt_and_only_there(bench: Bench) -> None:
+    first = bench.run(trials=3, shapes=SHAPES[:1])
+    second = bench.run(trials=3)
+    assert [event.shapes for event in second.of(FinalStarted)] == [1]
+    assert [event.winner.shape for event in second.of(WinnerChosen)] == [SHAPES[1]]
+    assert [winner.shape for winner in second.summary.winners] == list(SHAPES)
+    assert second.summary.winners[0] == first.summary.winners[0]
+    third = bench.run(trials=SPACE_SIZE)
+    assert [event.winner.shape for event in third.of(WinnerChosen)] == list(SHAPES)
+    assert {winner.variant.config for winner in third.summary.winners} == {config(4, 2)}
+
+
+def test_a_winner_from_before_a_run_that_was_cut_off_does_not_stand(bench: Bench) -> None:
+    """The run that was cut off stored evaluations that no final has seen."""
+    bench.run(trials=3)
+    searched = 0
+
+    def cut(event: object) -> None:
+        nonlocal searched
+        searched += isinstance(event, Evaluated)
+        if isinstance(event, FinalStarted):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(trials=SPACE_SIZE, watch=cut)
+    assert searched
+    last = bench.run(trials=SPACE_SIZE)
+    assert last.submitted == []
+    assert {winner.variant.config for winner in last.summary.winners} == {config(4, 2)}
 
 
 def test_another_environment_shares_nothing(bench: Bench) -> None:

@@ -24,8 +24,6 @@ ROOT = EXAMPLE.parents[2]
 TARGET = Target("cuda", "90")
 WAIT_S = 120.0
 
-pytestmark = pytest.mark.triton
-
 
 @pytest.fixture(scope="module", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -42,6 +40,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
+@pytest.mark.triton
 def test_a_run_without_a_gpu_compiles_checks_estimates_and_chooses(path: Path) -> None:
     request = RunRequest(KERNEL, load_fitting_space(KERNEL, None), SHAPES, TARGET, trials=4, method=Method.GRID)
     events: list[Event] = []
@@ -67,7 +66,8 @@ def test_a_run_without_a_gpu_compiles_checks_estimates_and_chooses(path: Path) -
     assert sorted(winners, key=repr) == sorted(
         (event.winner for event in events if isinstance(event, WinnerChosen)), key=repr
     )
-    assert {winner.compiles for winner in winners} == {1}  # with no mark two: 16 divides one of 3 and 64 rows
+    for winner in winners:  # with no mark two: 16 divides one of 3 and 64 rows
+        assert winner.compiles == (1 if "num_rows" in winner.variant.specialization.do_not_specialize else 2)
     assert {winner.environment for winner in winners} == {summary.environment}
 
 
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_a_run_in_order(start: Callable[[], Command], path: Path) ->
     assert command.group_ends()
     assert output == ""
     assert "Traceback" not in errors
-    assert f"stored in sqlite:///{path}; the same command goes on from there" in errors
+    assert f"stored in {path}; the same command goes on from there" in errors
     assert integrity(path) == [("ok",)]
     (interrupted,) = runs(path)
     assert interrupted.finished_at is None

@@ -129,6 +129,21 @@ class StoreContract:
             store.save(begin(store), SOURCE, ENVIRONMENT, again)
             assert store.evaluations("scale", SOURCE, ENVIRONMENT) == [evaluation(1)]
 
+    def test_a_failure_makes_way_for_a_pass_but_not_for_another_failure(self, url: str) -> None:
+        failed, again = (Evaluation(variant(1), shape(64), Status.CRASHED, log) for log in ("first", "later"))
+        with Store.open(url) as store:
+            runs = [begin(store) for _ in range(3)]
+            for run, each, stays in zip(
+                runs, (failed, again, evaluation(1)), (failed, failed, evaluation(1)), strict=True
+            ):
+                store.save(run, SOURCE, ENVIRONMENT, each)
+                store.save(run, SOURCE, ENVIRONMENT, Evaluation(variant(2), shape(64), Status.TIMED_OUT))
+                (found,) = [
+                    each for each in store.evaluations("scale", SOURCE, ENVIRONMENT) if each.variant == variant(1)
+                ]
+                assert found == stays
+            assert [run.evaluations for run in store.runs()] == [1, 0, 1]  # newest first; the pass is of the last run
+
     def test_each_part_of_the_key_makes_another_result(self, url: str) -> None:
         elsewhere = type(ENVIRONMENT)(**{**vars(ENVIRONMENT), "driver": "999"})
         with Store.open(url) as store:

@@ -45,13 +45,13 @@ def finish(process: "subprocess.Popen[str]") -> str:
 def _main(url: str, first: int, last: int) -> None:
     from store_examples import ENVIRONMENT, SOURCE, evaluation
 
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     sys.stdin.readline()
     with Store.open(url) as store:
         run = store.start_run("scale", SOURCE, ENVIRONMENT, 0, {})
         for number in range(first, last):
             store.save(run, SOURCE, ENVIRONMENT, evaluation(number))
-            print(number, flush=True)  # noqa: T201
+            print(number, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tuner.processes import WorkerPool
 from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT
-
-sys.path.append(str(Path(__file__).parents[1] / "examples"))  # kernel_examples: a kernel to try things on
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,8 @@ def emit(
 
     Example:
 
-        tuner emit fused_inv_rope_fp8_quant --set BLOCK_TOKENS=4 --set BLOCK_HEADS=2 --set TOKEN_TILES=1
-        --set LOAD_STAGES=1 --set HEADS_FIRST=1 --set num_warps=4 --do-not-specialize num_tokens,scale_stride_block
+        tuner emit fused_inv_rope_fp8_quant --set BLOCK_TOKENS=4 --set BLOCK_HEADS=2 --set TOKEN_TILES=1 \\
+            --set LOAD_STAGES=1 --set HEADS_FIRST=1 --set num_warps=4 --do-not-specialize num_tokens,scale_stride_block
     """
     from tuner.compile.module import emit_variant
 

@@ -100,7 +100,6 @@ class TuningSession:
         self._compile_s: list[float] = []
         self._run_id = 0
         self._evaluated = 0
-        self._touched: set[Shape] = set()
 
     def run(self) -> RunSummary:
         request = self._request
@@ -249,20 +248,17 @@ class TuningSession:
         self._store.save(self._run_id, self._source_digest, self._evaluator.environment, evaluation)
         self._learn(evaluation)
         self._evaluated += 1
-        self._touched.add(evaluation.shape)
         times = [each.timing.median_us for each in self._done[evaluation.shape].values() if each.timing]
         self._listener(Evaluated(evaluation, min(times, default=None)))
 
     def _standing_winners(self) -> list[Winner]:
-        """Winners of earlier runs at shapes where this one learned nothing new; their finals need no repeat."""
-        environment = self._evaluator.environment
+        """Winners of earlier runs at shapes where nothing was learned since; their finals need no repeat."""
         return [
             replace(winner, compiles=self._counts.of(winner.variant))
-            for winner in self._store.winners(self._kernel.name)
-            if winner.environment == environment
-            and winner.source_digest == self._source_digest
-            and winner.baseline == self._baseline
-            and winner.shape in self._done.keys() - self._touched
+            for winner in self._store.standing_winners(
+                self._kernel.name, self._source_digest, self._evaluator.environment
+            )
+            if winner.shape in self._done and winner.baseline == self._baseline
         ]
 
     def _decide(self) -> list[Winner]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, select, update
+from sqlalchemy import Connection, Engine, Select, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, joinedload
 
@@ -168,13 +168,26 @@ class Store:
 
     def winners(self, kernel: str | None = None) -> list[Winner]:
         """The winners of a kernel, or of all: one per kernel, source, shape and environment; newest first."""
-        query = (
-            select(WinnerRow)
-            .options(joinedload(WinnerRow.variant), joinedload(WinnerRow.baseline), joinedload(WinnerRow.environment))
-            .order_by(WinnerRow.updated_at.desc(), WinnerRow.id)
-        )
+        query = _winners_query()
         if kernel is not None:
             query = query.where(WinnerRow.kernel == kernel)
+        with self._reading() as session:
+            return [rows.winner_of(row) for row in session.scalars(query)]
+
+    def standing_winners(self, kernel: str, source_digest: str, environment: Environment) -> list[Winner]:
+        """The winners that were chosen after every evaluation stored at their shape; newest first."""
+        later = (
+            exists()
+            .where(EvaluationRow.source_digest == WinnerRow.source_digest)
+            .where(EvaluationRow.environment_id == WinnerRow.environment_id)
+            .where(EvaluationRow.shape_key == WinnerRow.shape_key)
+            .where(EvaluationRow.created_at > WinnerRow.updated_at)
+        )
+        query = (
+            _winners_query()
+            .where(WinnerRow.kernel == kernel, WinnerRow.source_digest == source_digest, ~later)
+            .where(WinnerRow.environment.has(EnvironmentRow.digest == environment.digest))
+        )
         with self._reading() as session:
             return [rows.winner_of(row) for row in session.scalars(query)]
 
@@ -216,6 +229,14 @@ def _evaluations_query(kernel: str, source_digest: str, environment: Environment
         .where(EvaluationRow.source_digest == source_digest)
         .where(EvaluationRow.environment_id == _id_query(EnvironmentRow, digest=environment.digest).scalar_subquery())
         .where(EvaluationRow.variant_id.in_(select(VariantRow.id).where(VariantRow.kernel == kernel)))
+    )
+
+
+def _winners_query() -> Select[Any]:
+    return (
+        select(WinnerRow)
+        .options(joinedload(WinnerRow.variant), joinedload(WinnerRow.baseline), joinedload(WinnerRow.environment))
+        .order_by(WinnerRow.updated_at.desc(), WinnerRow.id)
     )
 
 

@@ -78,7 +78,7 @@ def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:
 def _packed_chunks(tensor: Tensor) -> tuple[Tensor, ...]:
     """Flat pieces of a tensor; integers wider than a byte become their bytes."""
     packed = not tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
-    return _chunks(tensor.contiguous().view(torch.uint8) if packed else tensor)
+    return _chunks(tensor.contiguous().reshape(-1).view(torch.uint8) if packed else tensor)
 
 
 def _bits(tensor: Tensor) -> Tensor:
