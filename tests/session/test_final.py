@@ -190,7 +190,7 @@ def test_one_confirming_process_may_fail(failing: Shape, number: int) -> None:
     assert [each.number for each in timer.calls if each.shape == failing] == [0, *CONFIRMING]
 
 
-@pytest.mark.parametrize("numbers", itertools.combinations(CONFIRMING, 2), ids=str)
+@pytest.mark.parametrize("numbers", list(itertools.combinations(CONFIRMING, 2)), ids=str)
 @AT_EITHER_SHAPE
 def test_two_confirming_processes_that_fail_cost_their_own_shape_alone(
     failing: Shape, numbers: tuple[int, int]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tuner.records import Evaluation, Shape, Status
+from tuner.records import Evaluation, Evidence, Shape, Status
 from tuner.session.events import (
     Evaluated,
     Event,
@@ -46,18 +46,20 @@ class _LiveView:
     def __init__(self, progress: Progress, label: Label) -> None:
         self._progress = progress
         self._label = label
+        self._unit = "us"
         self._task = progress.add_task("starting workers", total=None)
 
     def __call__(self, event: Event) -> None:
         progress = self._progress
         match event:
             case RunStarted():
+                self._unit = _unit(event)
                 progress.console.print(_opening(event))
                 progress.update(self._task, total=event.planned, completed=event.stored, description="searching")
             case MorePlanned():
                 progress.update(self._task, total=(progress.tasks[self._task].total or 0) + event.count)
             case Evaluated():
-                progress.update(self._task, advance=1, description=_best(event, self._label))
+                progress.update(self._task, advance=1, description=_best(event, self._label, self._unit))
                 if event.evaluation.status is not Status.PASSED:
                     progress.console.print(_failure(event.evaluation, self._label), markup=False, highlight=False)
             case SpaceExhausted():
@@ -75,12 +77,14 @@ class _PlainView:
     def __init__(self, console: Console, label: Label) -> None:
         self._console = console
         self._label = label
+        self._unit = "us"
         self._done = 0
         self._planned = 0
 
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted():
+                self._unit = _unit(event)
                 self._done, self._planned = event.stored, event.planned
                 self._print(_opening(event))
             case MorePlanned():
@@ -90,7 +94,7 @@ class _PlainView:
                 if event.evaluation.status is not Status.PASSED:
                     self._print(_failure(event.evaluation, self._label))
                 elif self._done % _PLAIN_EVERY == 0:
-                    self._print(f"{self._done}/{self._planned} {_best(event, self._label)}")
+                    self._print(f"{self._done}/{self._planned} {_best(event, self._label, self._unit)}")
             case SpaceExhausted():
                 self._print(_exhausted(event, self._label))
             case ShapeSkipped():
@@ -109,8 +113,12 @@ def _opening(event: RunStarted) -> str:
     return f"{event.environment.label}: {event.planned} evaluations{stored}"
 
 
-def _best(event: Evaluated, label: Label) -> str:
-    best = "none passed yet" if event.best_us is None else f"best {event.best_us:.1f} us"
+def _unit(event: RunStarted) -> str:
+    return "us" if event.environment.evidence is Evidence.MEASURED else "us (estimated)"
+
+
+def _best(event: Evaluated, label: Label, unit: str) -> str:
+    best = "none passed yet" if event.best_us is None else f"best {event.best_us:.1f} {unit}"
     return f"{label(event.evaluation.shape)}: {best}"
 
 
