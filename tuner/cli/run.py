@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from tuner.cli.options import (
 )
 from tuner.records import DEFAULT_TARGET, KNOWN_TARGETS, Target
 from tuner.search.search import Method
+
+if TYPE_CHECKING:
+    from tuner.session import RunRequest
 
 
 def run(
@@ -68,11 +71,7 @@ def run(
 
         tuner run fused_inv_rope_fp8_quant --target hip:gfx942 --shapes "num_tokens=1,512 num_heads=64 n_groups=8"
     """
-    from tuner.cli.progress import watch
-    from tuner.report import compile_table, run_report, winner_table
-    from tuner.session import CompileCounts, RunRequest, load_fitting_space, whole_shapes
-    from tuner.session import run as run_session
-    from tuner.store import Store
+    from tuner.session import RunRequest, load_fitting_space, whole_shapes
 
     found = find_kernel(kernel)
     loaded = load_fitting_space(found, space)
@@ -87,16 +86,26 @@ def run(
         seed=seed,
         jobs=jobs,
     )
+    _run_and_report(request, database(db), as_json)
+
+
+def _run_and_report(request: "RunRequest", url: str, as_json: bool) -> None:
+    from tuner.cli.progress import watch
+    from tuner.report import compile_table, run_report, winner_table
+    from tuner.session import CompileCounts
+    from tuner.session import run as run_session
+    from tuner.store import Store
+
     console = terminal(stderr=as_json)
-    with Store.open(database(db)) as store:
+    with Store.open(url) as store:
         try:
-            with watch(console, found.spec.short_label) as listener:
+            with watch(console, request.kernel.spec.short_label) as listener:
                 summary = run_session(request, store, listener)
         except KeyboardInterrupt:
             console.print(f"Every finished result is stored in {store.place}; the same command goes on from there.")
             raise
-    baseline = loaded.baseline or found.spec.baseline_variant
-    counter = CompileCounts(found, loaded, request.shapes, summary.environment.target)
+    baseline = request.space.baseline or request.kernel.spec.baseline_variant
+    counter = CompileCounts(request.kernel, request.space, request.shapes, summary.environment.target)
     counts = counter.table(baseline) if summary.winners else {}
     if as_json:
         print_json(run_report(summary.environment, summary.winners, summary.evaluated, summary.timed_out, counts))
@@ -106,7 +115,7 @@ def run(
     if summary.winners:
         console.print(winner_table(summary.winners))
         console.print(compile_table(counts, baseline.specialization, len(request.shapes)))
-    console.print(f"{summary.evaluated} evaluations added to {store.place}.", soft_wrap=True)
+    console.print(f"{summary.evaluated} evaluations added to {store.place}.")
 
 
 def _target(text: str | None) -> Target | None:
