@@ -93,15 +93,17 @@ def test_a_file_of_another_program_is_shared_and_kept(tmp_path: Path) -> None:
 def test_connections_that_switch_to_wal_at_once_wait_for_each_other(tmp_path: Path) -> None:
     barrier = threading.Barrier(4)
 
-    def switch(path: Path) -> None:
+    def switch(path: Path) -> str:
         connection = sqlite3.connect(path, timeout=30, isolation_level=None)
         barrier.wait()
         _use_wal(connection)
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         connection.close()
+        return str(mode)
 
     with ThreadPoolExecutor(4) as threads:
         for number in range(150):
-            list(threads.map(switch, [tmp_path / f"{number}.db"] * 4))
+            assert set(threads.map(switch, [tmp_path / f"{number}.db"] * 4)) == {"wal"}
 
 
 def test_not_even_a_statement_can_write_to_a_read_only_store(tmp_path: Path) -> None:
@@ -113,8 +115,10 @@ def test_not_even_a_statement_can_write_to_a_read_only_store(tmp_path: Path) -> 
 def test_threads_that_open_fresh_stores_at_once_do_not_mix_them_up(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.db" for number in range(8)]
     with ThreadPoolExecutor(4) as threads:
-        for store in threads.map(Store.open, paths):
+        for store, path in zip(threads.map(Store.open, paths), paths, strict=True):
+            assert store.place == str(path)
             begin(store)
+            assert len(store.runs()) == 1
             store.close()
 
 

@@ -104,9 +104,8 @@ def _run_and_report(request: "RunRequest", url: str, as_json: bool) -> None:
         except KeyboardInterrupt:
             console.print(f"Every finished result is stored in {store.place}; the same command goes on from there.")
             raise
-    baseline = request.space.baseline or request.kernel.spec.baseline_variant
     counter = CompileCounts(request.kernel, request.space, request.shapes, summary.environment.target)
-    counts = counter.table(baseline) if summary.winners else {}
+    counts = counter.table(request.baseline) if summary.winners else {}
     if as_json:
         print_json(run_report(summary.environment, summary.winners, summary.evaluated, summary.timed_out, counts))
         return
@@ -114,7 +113,7 @@ def _run_and_report(request: "RunRequest", url: str, as_json: bool) -> None:
         console.print("Time ran out; the same command goes on from here.")
     if summary.winners:
         console.print(winner_table(summary.winners))
-        console.print(compile_table(counts, baseline.specialization, len(request.shapes)))
+        console.print(compile_table(counts, request.baseline.specialization, len(request.shapes)))
     console.print(f"{summary.evaluated} evaluations added to {store.place}.")
 
 

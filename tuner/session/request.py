@@ -7,7 +7,7 @@ from pathlib import Path
 from tuner.catalog import Kernel
 from tuner.compile.source import arguments
 from tuner.errors import SpaceError, UserError
-from tuner.records import DimensionValue, Shape, Target
+from tuner.records import DimensionValue, Shape, Target, Variant
 from tuner.search import Method
 from tuner.space import SearchSpace, load_space
 
@@ -29,6 +29,11 @@ class RunRequest:
     method: Method = Method.TPE
     seed: int = 0
     jobs: int = 1
+
+    @property
+    def baseline(self) -> Variant:
+        """What winners are held against: the space's word, else the kernel's own."""
+        return self.space.baseline or self.kernel.spec.baseline_variant
 
 
 def load_fitting_space(kernel: Kernel, path: Path | None) -> SearchSpace:

@@ -91,7 +91,7 @@ class TuningSession:
         self._target = evaluator.environment.target
         self._source_digest = request.kernel.source_digest
         self._counts = CompileCounts(request.kernel, request.space, request.shapes, self._target)
-        self._baseline = request.space.baseline or request.kernel.spec.baseline_variant
+        self._baseline = request.baseline
         self._searches: dict[Shape, Search] = {}
         self._done: dict[Shape, dict[Variant, Evaluation]] = {shape: {} for shape in request.shapes}
         self._results: dict[Hashable, Future[Any]] = {}
@@ -132,10 +132,10 @@ class TuningSession:
 
     def _share(self, evaluation: Evaluation) -> None:
         """Let variants to come share what an earlier run found for a binary."""
-        result_of = self._evaluator.stored_result(evaluation)
-        if evaluation.binary is not None and result_of is not None:
+        found = self._evaluator.stored_result(evaluation)
+        if evaluation.binary is not None and found is not None:
             future: Future[Any] = Future()
-            future.set_result(result_of)
+            future.set_result(found)
             key = self._evaluator.sharing_key(evaluation.variant, evaluation.shape, evaluation.binary)
             self._results.setdefault(key, future)
 
