@@ -67,6 +67,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """The state of the GPU while it timed: clock, temperature, and what held the clock down, if anything did."""
+
+    sm_clock_mhz: int
+    temperature_c: int
+    throttle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One variant at one shape: how it ended, and whatever was learned on the way."""
 
@@ -77,6 +86,7 @@ class Evaluation:
     binary: Binary | None = None
     agreement: Agreement | None = None
     timing: Timing | None = None
+    conditions: Conditions | None = None
 
     @property
     def reason(self) -> str:
