@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-pytest.register_assert_rewrite("store_contract", "store_process")
+pytest.register_assert_rewrite("claims_contract", "store_contract", "store_process")
 
 
 def _server_binaries() -> Path:

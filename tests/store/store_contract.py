@@ -1,6 +1,7 @@
 """What every database behind `Store` must do; a subclass names the database by its `url` fixture."""
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from store_examples import (
 from tuner.errors import StoreError
 from tuner.records import Evaluation, FrozenMapping, Shape, Status, Timing
 from tuner.store import Store
+from tuner.store.migrate import HEAD
 from tuner.store.schema import VERSION_TABLE, Base
 
 arbitrary = settings(max_examples=40, deadline=None)
@@ -38,6 +40,10 @@ def begin(store: Store, kernel: str = "scale") -> int:
 def execute(store: Store, statement: str) -> None:
     with store._writer.begin() as connection:
         connection.execute(text(statement))
+
+
+def ended(number: int, status: Status, log: str = "", tokens: int = 64) -> Evaluation:
+    return Evaluation(variant(number), shape(tokens), status, log)
 
 
 class StoreContract:
@@ -144,6 +150,55 @@ class StoreContract:
                 assert found == stays
             assert [run.evaluations for run in store.runs()] == [1, 0, 1]  # newest first; the pass is of the last run
 
+    def test_a_failure_that_passes_later_gets_the_conditions_too(self, url: str) -> None:
+        with Store.open(url) as store:
+            run = begin(store)
+            store.save(run, SOURCE, ENVIRONMENT, ended(1, Status.CRASHED))
+            store.save(run, SOURCE, ENVIRONMENT, evaluation(1))
+            (found,) = store.evaluations("scale", SOURCE, ENVIRONMENT)
+            assert found.conditions == evaluation(1).conditions is not None
+
+    def test_what_passed_makes_way_for_wrong_output_and_its_time_is_gone(self, url: str) -> None:
+        wrong = ended(1, Status.WRONG_OUTPUT)
+        with Store.open(url) as store:
+            first, second = begin(store), begin(store)
+            store.save(first, SOURCE, ENVIRONMENT, evaluation(1))
+            store.save(first, SOURCE, ENVIRONMENT, evaluation(1, tokens=8))
+            store.save_winners([winner(1)])
+            store.save(second, SOURCE, ENVIRONMENT, wrong)
+            assert store.evaluations("scale", SOURCE, ENVIRONMENT) == [wrong, evaluation(1, tokens=8)]
+            assert store.standing_winners("scale", SOURCE, ENVIRONMENT) == []
+
+    @pytest.mark.parametrize("status", Status)
+    def test_wrong_output_stays_whatever_comes(self, url: str, status: Status) -> None:
+        wrong = ended(1, Status.WRONG_OUTPUT, "first")
+        later = evaluation(1) if status is Status.PASSED else ended(1, status, "later")
+        with Store.open(url) as store:
+            run = begin(store)
+            store.save(run, SOURCE, ENVIRONMENT, wrong)
+            store.save(run, SOURCE, ENVIRONMENT, later)
+            assert store.evaluations("scale", SOURCE, ENVIRONMENT) == [wrong]
+
+    def test_the_variants_that_ended_in_a_status_at_any_shape(self, url: str) -> None:
+        elsewhere = replace(ENVIRONMENT, driver="999")
+        with Store.open(url) as store:
+            run = begin(store)
+            for each in (
+                evaluation(1, tokens=8),
+                ended(1, Status.WRONG_OUTPUT),
+                ended(2, Status.WRONG_OUTPUT),
+                ended(2, Status.WRONG_OUTPUT, tokens=8),
+                ended(3, Status.CRASHED),
+            ):
+                store.save(run, SOURCE, ENVIRONMENT, each)
+            store.save(run, "other source", ENVIRONMENT, ended(4, Status.WRONG_OUTPUT))
+            store.save(run, SOURCE, elsewhere, ended(5, Status.WRONG_OUTPUT))
+            asked = ("scale", SOURCE, ENVIRONMENT)
+            assert store.variants_ended(*asked, Status.WRONG_OUTPUT) == {variant(1), variant(2)}
+            assert store.variants_ended(*asked, Status.PASSED) == {variant(1)}
+            assert store.variants_ended(*asked, Status.TIMED_OUT) == set()
+            assert store.variants_ended("other", SOURCE, ENVIRONMENT, Status.WRONG_OUTPUT) == set()
+
     def test_each_part_of_the_key_makes_another_result(self, url: str) -> None:
         elsewhere = type(ENVIRONMENT)(**{**vars(ENVIRONMENT), "driver": "999"})
         with Store.open(url) as store:
@@ -225,6 +280,38 @@ class StoreContract:
             assert len(store.winners()) == 3
             assert store.winners("none such") == []
 
+    def test_a_winner_that_was_found_wrong_since_is_none_any_more(self, url: str) -> None:
+        """At whichever shape; a baseline stays, and so does the variant where the environment is another."""
+        wrong = replace(evaluation(1, tokens=4096), status=Status.WRONG_OUTPUT, timing=None, conditions=None)
+        stays = replace(winner(1, 16), baseline=winner(1, 16).variant)
+        elsewhere = replace(winner(1, 8), environment=replace(ENVIRONMENT, driver="999"))
+        with Store.open(url) as store:
+            store.save_winners([winner(1, 8), winner(2, 64), stays, elsewhere])
+            store.save(begin(store), SOURCE, ENVIRONMENT, wrong)
+            assert sorted(store.winners(), key=repr) == sorted([winner(2, 64), stays, elsewhere], key=repr)
+            assert winner(1, 8) not in store.standing_winners("scale", SOURCE, ENVIRONMENT)
+
+    def test_a_winner_stands_when_it_was_drawn_after_all_that_passed_and_checked_where_it_serves(
+        self, url: str
+    ) -> None:
+        """A failure that comes later changes no winner."""
+        at = winner(1, 8).shape
+        with Store.open(url) as store:
+            run, before = begin(store), datetime.now(UTC)
+            store.save_winners([winner(1, 8)], served="both")
+            failed = replace(evaluation(3, tokens=8), status=Status.CRASHED, timing=None, conditions=None)
+            store.save(run, SOURCE, ENVIRONMENT, failed)
+            key = ("scale", SOURCE, ENVIRONMENT)
+            assert store.standing_winners(*key) == [winner(1, 8)]
+            assert store.standing_winners(*key, {at: "both"}) == [winner(1, 8)]
+            assert store.standing_winners(*key, {at: "others"}) == store.standing_winners(*key, {}) == []
+            store.save(run, SOURCE, ENVIRONMENT, evaluation(5, tokens=8))
+            assert store.standing_winners(*key) == []
+            store.save_winners([winner(2, 8)], drawn_at=before)  # that evaluation was not among the candidates
+            assert store.standing_winners(*key) == []
+            store.save_winners([winner(2, 8)], drawn_at=datetime.now(UTC))
+            assert store.standing_winners(*key) == [winner(2, 8)]
+
     def test_of_two_winners_of_a_key_in_one_call_the_last_stays(self, url: str) -> None:
         with Store.open(url) as store:
             store.save_winners(iter([winner(1), winner(2)]))
@@ -268,12 +355,35 @@ class StoreContract:
             options = {"version_table": VERSION_TABLE, "compare_type": True}
             assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
 
+    def test_a_store_of_the_first_schema_keeps_its_rows_and_has_no_conditions(self, url: str) -> None:
+        added = {
+            "evaluation": ("sm_clock_mhz", "temperature_c", "throttle"),
+            "run": ("host", "pid", "beat_at"),
+            "winner": ("served",),
+        }
+        with Store.open(url) as store:
+            old = begin(store)
+            store.save(old, SOURCE, ENVIRONMENT, evaluation(1))
+            execute(store, "DROP TABLE tuner_claim")
+            for table, columns in added.items():
+                for column in columns:
+                    execute(store, f"ALTER TABLE tuner_{table} DROP COLUMN {column}")
+            execute(store, f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
+        with Store.open(url) as store:
+            kept = replace(evaluation(1), conditions=None)
+            assert store.evaluations("scale", SOURCE, ENVIRONMENT) == [kept]
+            new = begin(store)
+            assert store.others(new) == 0  # the old run never ended, and never beat
+            store.save(new, SOURCE, ENVIRONMENT, evaluation(2))
+            assert store.evaluations("scale", SOURCE, ENVIRONMENT) == [kept, evaluation(2)]
+            assert [run.id for run in store.runs()] == [new, old]
+
     def test_a_newer_schema_is_refused_and_left_alone(self, url: str) -> None:
         with Store.open(url) as store:
             store.save_winners([winner(1)])
             execute(store, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
             for read_only in (False, True):
-                with pytest.raises(StoreError, match=r"schema '9999'.*up to '0001'.*\n.*upgrade tuner"):
+                with pytest.raises(StoreError, match=rf"schema '9999'.*up to '{HEAD}'.*\n.*upgrade tuner"):
                     Store.open(url, read_only=read_only)
             assert store.winners() == [winner(1)]
 

@@ -10,6 +10,7 @@ from tuner.records import (
     KNOWN_TARGETS,
     Agreement,
     Binary,
+    Conditions,
     Config,
     Environment,
     Evaluation,
@@ -68,6 +69,7 @@ def evaluation(number: int, tokens: int = 64, kernel: str = "scale") -> Evaluati
         binary,
         Agreement(4096, 0, 3, "all within 1e-3"),
         timing(10.1 + number),
+        Conditions(1755, 61, ("sw power cap", "hw slowdown")),
     )
 
 
@@ -125,6 +127,12 @@ variants = every(Variant, kernel=names, config=configs, specialization=specializ
 samples = st.lists(times, max_size=40).map(tuple)
 timings = every(Timing, median_us=times, low_us=times, high_us=times, count=counts, samples_us=samples)
 agreements = every(Agreement, elements=counts, mismatched=counts, undecided=counts, detail=prose)
+conditions = every(
+    Conditions,
+    sm_clock_mhz=counts,
+    temperature_c=st.integers(-(2**62), 2**62),
+    throttle=st.lists(words, max_size=3).map(tuple),
+)
 speedups = every(Speedup, median=ratios, low=ratios, high=ratios)
 binaries = every(
     Binary,
@@ -156,6 +164,7 @@ def _evaluations(status: Status) -> st.SearchStrategy[Evaluation]:
         binary=st.none() | binaries,
         agreement=st.none() | agreements,
         timing=timings if status is Status.PASSED else st.none(),
+        conditions=st.none() | conditions,
     )
 
 

@@ -1,4 +1,8 @@
-"""A process that writes: waits for a line, opens a store, saves evaluations and prints each number once it is saved."""
+"""A process that waits for a line, opens a store, starts a run, and then saves evaluations or claims keys.
+
+It prints the number of each evaluation once it is saved, and of each key that it won. One that claims keeps running
+after it printed `done`, until its input ends.
+"""
 
 import os
 import subprocess
@@ -9,10 +13,10 @@ import tuner
 from tuner.store import Store
 
 
-def start(url: str, first: int, last: int) -> "subprocess.Popen[str]":
+def start(url: str, first: int, last: int, work: str = "save") -> "subprocess.Popen[str]":
     """A process that has loaded everything and waits for `go`."""
     process = subprocess.Popen(
-        [sys.executable, __file__, url, str(first), str(last)],
+        [sys.executable, __file__, url, str(first), str(last), work],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -42,7 +46,12 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return output
 
 
-def _main(url: str, first: int, last: int) -> None:
+def wins(process: "subprocess.Popen[str]") -> list[int]:
+    """The numbers that it claimed, once it is done."""
+    return [int(line) for line in iter(lambda: read_line(process), "done")]
+
+
+def _main(url: str, first: int, last: int, work: str) -> None:
     from store_examples import ENVIRONMENT, SOURCE, evaluation
 
     print("ready", flush=True)
@@ -50,9 +59,15 @@ def _main(url: str, first: int, last: int) -> None:
     with Store.open(url) as store:
         run = store.start_run("scale", SOURCE, ENVIRONMENT, 0, {})
         for number in range(first, last):
-            store.save(run, SOURCE, ENVIRONMENT, evaluation(number))
+            if work == "save":
+                store.save(run, SOURCE, ENVIRONMENT, evaluation(number))
+            elif not store.claim(run, f"key {number}"):
+                continue
             print(number, flush=True)
+        if work == "claim":
+            print("done", flush=True)
+            sys.stdin.read()
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    _main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -2,6 +2,7 @@
 
 import pytest
 import sqlalchemy as sa
+from claims_contract import ClaimsContract
 from store_contract import StoreContract, begin
 from store_examples import ENVIRONMENT, SOURCE, evaluation
 
@@ -11,7 +12,7 @@ from tuner.store import Store
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg, the PostgreSQL driver")
 
 
-class TestPostgresql(StoreContract):
+class TestPostgresql(StoreContract, ClaimsContract):
     @pytest.fixture
     def url(self, postgresql_url: str) -> str:
         return postgresql_url.replace("+psycopg", "")

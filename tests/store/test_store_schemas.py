@@ -4,6 +4,7 @@
 """
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tuner.errors import StoreError
 from tuner.records import (
     Agreement,
     Binary,
+    Conditions,
     Config,
     Environment,
     Evaluation,
@@ -34,7 +36,7 @@ from tuner.store.migrate import HEAD, REVISIONS
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 
 ENVIRONMENT = Environment(
-    Target("cuda", "90"), Evidence.MEASURED, "NVIDIA H100", "2.13.0", "3.6.0", "580.65", "12.8", "cold"
+    Target("cuda", "90"), Evidence.MEASURED, "NVIDIA H100", "2.13.0", "3.6.0", "580.65", "12.8", "cold", 1
 )
 WIDE = Variant(
     "scale",
@@ -45,10 +47,12 @@ NARROW = Variant("scale", Config("rows", FrozenMapping(BLOCK=16), FrozenMapping(
 SHAPE = Shape(num_tokens=64, hidden=4096, dtype="bf16")
 CODE = Binary("c0de", "*bf16:16", 40, 2, 16384, 900, FrozenMapping({"16": 4}), FrozenMapping({"1": 2}), 0.25)
 TIME = Timing(10.1, 10.0, 10.4, 3, (10.0, 10.1, 10.4))
-EVALUATIONS = [
-    Evaluation(WIDE, SHAPE, Status.PASSED, "fine", CODE, Agreement(4096, 0, 3, "close"), TIME),
-    Evaluation(NARROW, SHAPE, Status.COMPILE_ERROR, "line 1\nline 2"),
-]
+PASSED = Evaluation(WIDE, SHAPE, Status.PASSED, "fine", CODE, Agreement(4096, 0, 3, "close"), TIME)
+FAILED = Evaluation(NARROW, SHAPE, Status.COMPILE_ERROR, "line 1\nline 2")
+EVALUATIONS = {
+    "0001": [PASSED, FAILED],
+    "0002": [replace(PASSED, conditions=Conditions(1755, 61, ("sw power cap",))), FAILED],
+}
 WINNER = Winner(WIDE, NARROW, SHAPE, ENVIRONMENT, "s0", TIME, TIME, Speedup(1.2, 1.1, 1.3), 3, "faster")
 
 
@@ -73,29 +77,26 @@ def test_a_saved_store_opens_and_reads(revision: str, tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     restore(revision, path)
     with Store.open(path) as store:
-        assert store.evaluations("scale", "s0", ENVIRONMENT) == EVALUATIONS
+        assert store.evaluations("scale", "s0", ENVIRONMENT) == EVALUATIONS[revision]
         assert store.winners() == [WINNER]
         run = store.runs()[0]
         assert (run.kernel, run.seed, run.arguments, run.evaluations) == ("scale", 7, {"budget": 2}, 2)
         assert run.finished_at is not None
+        assert store.others(run.id) == 0
+        assert store.claim(run.id, "in flight")  # 0002 holds a claim of a run that was killed
         store.save(run.id, "s0", ENVIRONMENT, Evaluation(WIDE, Shape(num_tokens=1), Status.CRASHED))
         assert len(store.evaluations("scale", "s0", ENVIRONMENT)) == 3
 
 
-def test_a_reader_refuses_an_older_schema_and_a_writer_brings_it_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a made-up newer version, whose migration would add a mark."""
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_a_reader_refuses_an_older_schema_and_a_writer_brings_it_up_to_date(revision: str, tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    restore("0001", path)
-    monkeypatch.setattr("tuner.store.migrate.REVISIONS", ("0001", "0002"))
-    monkeypatch.setattr("tuner.store.migrate.HEAD", "0002")
-    with pytest.raises(StoreError, match=r"schema '0001'.*reads schema '0002'"):
+    restore(revision, path)
+    with pytest.raises(StoreError, match=rf"schema '{revision}'.*reads schema '{HEAD}'"):
         Store.open(path, read_only=True)
-    called: list[object] = []
-    monkeypatch.setattr("tuner.store.migrate._upgrade", called.append)
     Store.open(path).close()
-    assert len(called) == 1
+    with Store.open(path, read_only=True) as store:
+        assert store.evaluations("scale", "s0", ENVIRONMENT) == EVALUATIONS[revision]
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

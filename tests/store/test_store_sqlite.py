@@ -1,22 +1,25 @@
 """The contract over SQLite, and what only a file can do."""
 
+import signal
 import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import store_process
+from claims_contract import ClaimsContract
 from sqlalchemy.exc import OperationalError
 from store_contract import StoreContract, begin, execute
 from store_examples import ENVIRONMENT, SOURCE, evaluation, shape
 
-from tuner.store import Store
+from tuner.store import Store, statements
 from tuner.store.connection import _use_wal
 
 
-class TestSqlite(StoreContract):
+class TestSqlite(StoreContract, ClaimsContract):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/store.db"
@@ -131,3 +134,22 @@ def test_more_shapes_than_a_statement_takes(tmp_path: Path) -> None:
             raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1500)
         many = [shape(tokens) for tokens in range(2500)]
         assert store.evaluations("scale", SOURCE, ENVIRONMENT, many) == [evaluation(1)]
+
+
+def test_ctrl_c_in_a_transaction_acts_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half way through it would leave the file locked, for this process too."""
+    save_evaluation = statements.save_evaluation
+
+    def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save_evaluation(*arguments)
+
+    with Store.open(tmp_path / "store.db") as store:
+        run = begin(store)
+        monkeypatch.setattr(statements, "save_evaluation", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(run, SOURCE, ENVIRONMENT, evaluation(1))
+        assert store.evaluations("scale", SOURCE, ENVIRONMENT) == [evaluation(1)]
+        store.release(run)
+    with pytest.raises(KeyboardInterrupt):  # and later ones act at once
+        signal.raise_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ from tuner.store.schema import VERSION_TABLE
 
 # Every released schema, oldest first; kept equal to `db/migrations/versions` by a test, so that opening a store that is
 # up to date need not load Alembic.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 
 _ADVISORY_LOCK = zlib.crc32(b"tuner migrations")

@@ -10,6 +10,7 @@ from tuner.errors import StoreError, UnknownNameError
 from tuner.records import (
     Agreement,
     Binary,
+    Conditions,
     Environment,
     Evaluation,
     Evidence,
@@ -94,6 +95,10 @@ def evaluation_values(evaluation: Evaluation) -> Values:
         values["agreement_detail"] = evaluation.agreement.detail
     if evaluation.timing is not None:
         values.update(timing_values(evaluation.timing))
+    if evaluation.conditions is not None:
+        values["sm_clock_mhz"] = evaluation.conditions.sm_clock_mhz
+        values["temperature_c"] = evaluation.conditions.temperature_c
+        values["throttle"] = list(evaluation.conditions.throttle)
     return values
 
 
@@ -160,6 +165,7 @@ def evaluation_of(row: Row[Any], variants: Mapping[int, Variant], binaries: Mapp
         binary=_binary_of(row, binaries),
         agreement=_agreement_of(row),
         timing=_timing_of(row),
+        conditions=_conditions_of(row),
     )
 
 
@@ -190,6 +196,12 @@ def _timing_of(row: Row[Any]) -> Timing | None:
     if row.median_us is None:
         return None
     return Timing(row.median_us, row.low_us, row.high_us, row.sample_count, tuple(row.samples_us))
+
+
+def _conditions_of(row: Row[Any]) -> Conditions | None:
+    if row.sm_clock_mhz is None:
+        return None
+    return Conditions(row.sm_clock_mhz, row.temperature_c, tuple(row.throttle))
 
 
 def winner_of(row: WinnerRow) -> Winner:

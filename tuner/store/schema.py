@@ -1,6 +1,7 @@
 """The tables. `db/migrations` creates them; a test holds the two against each other.
 
     run ── environment      evaluation ── run, environment, variant, binary      winner ── environment, variant
+    claim ── run
 
 Columns named `_us` are microseconds, `_s` seconds. Numbers are 64 bits wide, keys 32.
 """
@@ -91,8 +92,20 @@ class RunRow(Base):
     arguments: Mapped[dict[str, Any]]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    host: Mapped[str | None]
+    pid: Mapped[int | None]
+    beat_at: Mapped[datetime | None]
 
     environment: Mapped[EnvironmentRow] = relationship()
+
+
+class ClaimRow(Base):
+    """`key` names a piece of work that the run has begun or is about to begin."""
+
+    __tablename__ = "tuner_claim"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey(RunRow.id))
 
 
 class VariantRow(Base):
@@ -156,6 +169,9 @@ class EvaluationRow(Base):
     high_us: Mapped[float | None]
     sample_count: Mapped[int | None]
     samples_us: Mapped[list[float] | None]
+    sm_clock_mhz: Mapped[int | None]
+    temperature_c: Mapped[int | None]
+    throttle: Mapped[list[str] | None]
     created_at: Mapped[datetime]
 
 
@@ -187,6 +203,7 @@ class WinnerRow(Base):
     compiles: Mapped[int]
     reason: Mapped[str] = mapped_column(Prose)
     updated_at: Mapped[datetime]
+    served: Mapped[str | None]
 
     environment: Mapped[EnvironmentRow] = relationship()
     variant: Mapped[VariantRow] = relationship(foreign_keys=variant_id)
