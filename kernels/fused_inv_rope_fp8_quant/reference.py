@@ -1,11 +1,11 @@
 """The contract of `fused_inv_rope_fp8_quant` in float64, with the interval that fp32 arithmetic may reach.
 
 The rotation is the one place where fp32 rounds in a way that is not fixed: two products and a sum, fused or not. Their
-error is at most 2**-23 of the products' magnitudes. It is carried as an interval through the block maximum, the scale
-and the quotient. All steps after it are monotone, so the interval's ends, each rounded as the kernel rounds, are the
-lowest and highest right results; they are the same value unless a rounding boundary lies between them. The quotient's
-ends are rounded to fp32 before e4m3, as division to nearest does: a float64 quotient of fp32 numbers rounded to fp32
-is the correctly rounded one.
+error is at most 2**-23 of the products' magnitudes, and 2**-149 where products are subnormal. It is carried as an
+interval through the block maximum, the scale and the quotient. All steps after it are monotone, so the interval's ends,
+each rounded as the kernel rounds, are the lowest and highest right results; they are the same value unless a rounding
+boundary lies between them. The quotient's ends are rounded to fp32 before e4m3, as division to nearest does: a float64
+quotient of fp32 numbers rounded to fp32 is the correctly rounded one.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,8 @@ QUANT_BLOCK = 128
 CHUNK_ELEMENTS = 1 << 25
 # Two roundings to nearest, each of 2**-24, and the square of the second order.
 ROTATION_ERROR = 2.0**-23 * (1 + 2.0**-20)
+# Two products that fall among the subnormals, each rounded by 2**-150 at most.
+SUBNORMAL_ERROR = 2.0**-149
 
 
 def reference(inputs: Tensors, shape: Shape) -> Mapping[str, Bounds]:
@@ -71,7 +73,7 @@ def _rotate(x: Tensor, inputs: Tensors, rows: slice, shape: Shape) -> tuple[Tens
 def _sum_error(a: Tensor, b: Tensor) -> Tensor:
     """Bound of the fp32 error of `a + b`, two products; zero where products and sum are fp32 numbers."""
     exact = (a.float() == a) & (b.float() == b) & ((a + b).float() == a + b)
-    return torch.where(exact, 0.0, ROTATION_ERROR * (a.abs() + b.abs()))
+    return torch.where(exact, 0.0, ROTATION_ERROR * (a.abs() + b.abs()) + SUBNORMAL_ERROR)
 
 
 def _scales(y: Tensor, error: Tensor, pow2: bool) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tuner.catalog import Dimension, Implementation, KernelSpec, Launch, Tensors
 from tuner.errors import UserError
@@ -14,6 +15,13 @@ MAX_POSITION = 8192
 ROPE_BASE = 10000.0
 # Up to here inputs are a view of a wider buffer; past it they are contiguous, to save memory.
 STRIDED_TOKENS = 4096
+BF16_MAX = torch.finfo(torch.bfloat16).max
+# The largest bf16 number of which a pair can be turned by any angle within fp32: just under its maximum / sqrt(2).
+TURNED_MAX = 1.4140625 * 2.0**127
+# Blocks of each extreme kind, from which those of an input are drawn.
+DRAWN_BLOCKS = 256
+# Elements by which strided inputs are padded: 16 of any type keep strides and pointers in their specialization class.
+PADDING = 16
 
 TILE = Implementation(
     name="tile",
@@ -93,6 +101,71 @@ def make_inputs(shape: Shape, device: str, seed: int) -> Tensors:
     return {"o": o, "positions": positions, "cos_sin_cache": cache}
 
 
+def extreme_inputs(shape: Shape, device: str, seed: int) -> Tensors:
+    """`make_inputs` with every block of 128 in `o` of another extreme kind than the one before it.
+
+    A third of the positions is 0 (cosines 1, sines 0), another the last row of the cache.
+    """
+    inputs = make_inputs(shape, device, seed)
+    if device == "meta":
+        return inputs
+    generator = torch.Generator(device).manual_seed(seed)
+    o, positions = inputs["o"], inputs["positions"]
+    blocks, count = _extreme_blocks(generator), o.numel() // QUANT_BLOCK
+    kind = torch.randint(1, len(blocks), (count,), generator=generator, device=device).cumsum(0) % len(blocks)
+    member = torch.randint(DRAWN_BLOCKS, (count,), generator=generator, device=device)
+    o.copy_(blocks[kind, member].view(o.shape))
+    o[..., shape.size("nope_dim") :].clamp_(-TURNED_MAX, TURNED_MAX)
+    positions[::3] = 0
+    positions[1::3] = MAX_POSITION - 1
+    return inputs
+
+
+def _extreme_blocks(generator: torch.Generator) -> Tensor:
+    """Blocks [kinds, DRAWN_BLOCKS, 128] bf16 of seven kinds; signs are random but for the last, where they alternate.
+
+    Zeros; up to the largest number; subnormals; around the floor of the block maximum; e4m3 rounding midpoints and
+    their neighbours under a maximum of 446, 448 or 450 (times a power of two, as all of the block); one element that is
+    not zero; one number throughout.
+    """
+    size, device = (DRAWN_BLOCKS, QUANT_BLOCK), generator.device
+
+    def integers(low: int, high: int, *size: int) -> Tensor:
+        return torch.randint(low, high, size, generator=generator, device=device)
+
+    def numbers(low: float, high: float) -> Tensor:
+        ends = torch.tensor([low, high], dtype=torch.bfloat16).view(torch.int16).tolist()
+        return integers(ends[0], ends[1] + 1, *size).to(torch.int16).view(torch.bfloat16)
+
+    column = torch.arange(QUANT_BLOCK, device=device)
+    chosen = column == integers(0, QUANT_BLOCK, DRAWN_BLOCKS, 1)
+    midpoints = ((2 * integers(0, 16, *size) + 1) * 2.0 ** integers(-10, 5, *size)).bfloat16()
+    beside = (midpoints.view(torch.int16) + integers(-1, 2, *size).to(torch.int16)).view(torch.bfloat16)
+    limit = torch.where(chosen, 446.0 + 2.0 * integers(0, 3, DRAWN_BLOCKS, 1), beside.clamp(max=446.0).float())
+    kinds = [
+        torch.zeros(size, dtype=torch.bfloat16, device=device),
+        torch.where(chosen, BF16_MAX, numbers(2.0**125, BF16_MAX)),
+        numbers(0.0, 2.0**-126),
+        numbers(2.0**-54, 2.0**-33),
+        (limit * 2.0 ** integers(-45, 119, DRAWN_BLOCKS, 1)).bfloat16(),
+        torch.where(chosen, numbers(0.0, BF16_MAX), 0.0),
+    ]
+    signed = torch.stack(kinds) * (1 - 2 * integers(0, 2, len(kinds), *size)).bfloat16()
+    alternating = numbers(0.0, BF16_MAX)[:, :1] * (1 - 2 * (column % 2)).bfloat16()
+    return torch.cat([signed, alternating[None]])
+
+
+def strided_inputs(shape: Shape, device: str, seed: int) -> Tensors:
+    """`make_inputs` as views of wider buffers with other strides; NaN lies between the rows of `o` and the cache."""
+    return {name: _strided(tensor) for name, tensor in make_inputs(shape, device, seed).items()}
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    filling = float("nan") if tensor.is_floating_point() else 0
+    buffer = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + PADDING), filling)
+    return buffer[..., PADDING:].copy_(tensor)
+
+
 def make_outputs(shape: Shape, device: str) -> Tensors:
     """Storages `o_fp8` [G, T, d] e4m3fn and `o_scale` [G, S, T4] fp32 or [G, ceil(S / 4), T4] int32."""
     groups, tokens = shape.size("n_groups"), shape.size("num_tokens")
@@ -159,14 +232,15 @@ def _check_shape(num_tokens: int, num_heads: int, n_groups: int, **options: int 
 
 
 CHECK_SHAPES = (
-    _check_shape(1, 8, 1),
-    _check_shape(5, 8, 1, tma_aligned_scales=1),
+    _check_shape(1, 2, 1),
+    _check_shape(5, 4, 1, tma_aligned_scales=1),
     _check_shape(3, 16, 2, position_bits=32),
-    _check_shape(7, 8, 2, tma_aligned_scales=1, rope_style="neox"),
-    _check_shape(4, 8, 2, scale_rounding="none"),
-    _check_shape(6, 8, 1, scale_rounding="none", rope_style="neox", position_bits=32),
+    _check_shape(7, 4, 2, tma_aligned_scales=1, rope_style="neox"),
+    _check_shape(4, 2, 2, scale_rounding="none"),
+    _check_shape(6, 3, 1, scale_rounding="none", rope_style="neox", position_bits=32),
     _check_shape(5, 4, 2, tma_aligned_scales=1, nope_dim=320),
     _check_shape(3, 6, 3, nope_dim=0, rope_dim=128),
+    _check_shape(37, 2, 1, nope_dim=64),
 )
 
 SPEC = KernelSpec(
@@ -183,4 +257,5 @@ SPEC = KernelSpec(
     bytes_moved=bytes_moved,
     flops=flops,
     check_shapes=CHECK_SHAPES,
+    edge_inputs=FrozenMapping(extreme=extreme_inputs, strided=strided_inputs),
 )

@@ -22,9 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.catalog import Bounds
-from tuner.catalog.kernels import Kernel, load_folder, load_kernel
+from tuner.catalog.kernels import load_folder, load_kernel
+from tuner.compile.module import load_variant
+from tuner.compile.specialization import bind
 from tuner.errors import UserError
-from tuner.records import Config, FrozenMapping, Shape, Variant
+from tuner.records import DEFAULT_TARGET, Config, FrozenMapping, Shape, Variant
 from tuner.verify.agreement import compare, poison
 
 NAME = "fused_inv_rope_fp8_quant"
@@ -46,40 +48,22 @@ EDGE_SHAPES = tuple(
     {"num_tokens": 3, "num_heads": 8, "n_groups": 2, **options}
     for options in ({}, {"tma_aligned_scales": 1, "rope_style": "neox"}, {"scale_rounding": "none"})
 )
-# One wrong piece of kernel.py each, which a check must notice.
+# One wrong piece of kernel.py each, and the inputs that must be the first to show it.
 BREAKS = {
-    "forward rotation": ("first * cos + second * sin", "first * cos - second * sin"),
-    "scale twice too large": ("+ 0x7FFFFF) >> 23", "+ 0xFFFFFF) >> 23"),
-    "padding not written": ("(token < padded_tokens) &", "(token < num_tokens) &"),
-    "first position for all": ("positions_ptr + angle_token", "positions_ptr + angle_token * 0"),
-    "negative zero lost": ("second * cos - first * sin, second)", "second * cos - first * sin, second + 0.0)"),
+    "forward rotation": ("first * cos + second * sin", "first * cos - second * sin", "random"),
+    "scale twice too large": ("+ 0x7FFFFF) >> 23", "+ 0xFFFFFF) >> 23", "random"),
+    "padding not written": ("(token < padded_tokens) &", "(token < num_tokens) &", "random"),
+    "first position for all": ("positions_ptr + angle_token", "positions_ptr + angle_token * 0", "random"),
+    "negative zero lost": ("- first * sin, second)", "- first * sin, second + 0.0)", "extreme"),
+    "largest numbers cut": ("tl.maximum(amax, AMAX_MIN)", "tl.maximum(tl.minimum(amax, 1e30), AMAX_MIN)", "extreme"),
+    "heads assumed dense": ("head.to(tl.int64) * o_stride_head", "head.to(tl.int64) * DIM", "strided"),
+    "cache assumed dense": ("(position * cache_stride)", "(position * ROPE_DIM)", "strided"),
 }
-
-
-def edge_inputs(kernel: Kernel, shape: Shape) -> dict[str, torch.Tensor]:
-    """Zeros of both signs, the floor, ties, the largest bf16, maxima at and beside powers of two; odd strides."""
-    inputs = dict(kernel.spec.make_inputs(shape, "cpu", 3))
-    tokens, heads, dim = inputs["o"].shape
-    buffer = torch.randn(tokens, heads, dim + 3, generator=torch.Generator().manual_seed(5)).bfloat16()
-    o = buffer[..., 1 : dim + 1]
-    o[0, 0] = 0.0
-    o[0, 1] = -0.0
-    o[0, 2] *= 1e-12
-    o[0, 3] *= 1e35
-    peaks = (448.0, 450.0, 446.0, 224.0, 2.0**-20, 7 * 2.0**-9, torch.finfo(torch.bfloat16).max / 2, 1e-10)
-    for head, peak in enumerate(peaks):
-        o[1, head] *= peak / 8
-        o[1, head, :: dim // 8] = -peak
-    o[2] = torch.arange(dim) % 64 / 2.0
-    inputs["o"] = o
-    inputs["positions"][:2] = 0
-    return inputs
 
 
 def interpret(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The interpreter's side: one agreement per job."""
-    from tuner.compile.module import load_variant
-    from tuner.verify.check import check_variant
+    from tuner.verify.check import check_cases, make_cases
     from tuner.verify.interpreter import patch_conversions
 
     patch_conversions()
@@ -88,11 +72,10 @@ def interpret(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         kernel = load_folder(Path(job["folder"]))
         config = Config(job["implementation"], FrozenMapping(job["parameters"]))
         shape = Shape(job["shape"])
-        inputs = edge_inputs(kernel, shape) if job["edge"] else kernel.spec.make_inputs(shape, "cpu", 1)
+        cases = make_cases(kernel, shape, "cpu", 1)[: None if job["edges"] else 1]
         outputs = kernel.spec.make_outputs(shape, "cpu")
         loaded = load_variant(kernel, Variant(NAME, config))
-        expected = kernel.spec.reference(inputs, shape)
-        results.append(dataclasses.asdict(check_variant(kernel, loaded, config, shape, inputs, outputs, expected)))
+        results.append(dataclasses.asdict(check_cases(kernel, loaded, config, shape, cases, outputs)))
     return results
 
 
@@ -104,7 +87,7 @@ def job(shape: Mapping[str, Any], parameters: Mapping[str, int] | None = None, *
         "implementation": "tile" if parameters else "per_head",
         "parameters": dict(parameters or {}),
         "shape": dict(kernel.spec.shape(shape)),
-        "edge": options.get("edge", False),
+        "edges": options.get("edges", False),
     }
 
 
@@ -124,7 +107,7 @@ def run_interpreter(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 )
 def test_implementation_equals_reference(parameters: Mapping[str, int] | None) -> None:
     shapes = [*load_kernel(NAME).spec.check_shapes, *MORE_SHAPES]
-    jobs = [job(shape, parameters) for shape in shapes] + [job(shape, parameters, edge=True) for shape in EDGE_SHAPES]
+    jobs = [job(shape, parameters) for shape in shapes] + [job(shape, parameters, edges=True) for shape in EDGE_SHAPES]
     for each, agreement in zip(jobs, run_interpreter(jobs), strict=True):
         assert agreement["elements"] > 0
         assert agreement["mismatched"] == 0, (each, agreement["detail"])
@@ -133,15 +116,16 @@ def test_implementation_equals_reference(parameters: Mapping[str, int] | None) -
 @pytest.mark.triton
 def test_broken_kernels_are_noticed(tmp_path: Path) -> None:
     jobs = []
-    for number, (right, wrong) in enumerate(BREAKS.values()):
+    for number, (right, wrong, _) in enumerate(BREAKS.values()):
         folder = tmp_path / str(number) / NAME
         shutil.copytree(load_kernel(NAME).folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
         text = (folder / "kernel.py").read_text()
         assert text.count(right) == 1, right
         (folder / "kernel.py").write_text(text.replace(right, wrong))
-        jobs.append(job(EDGE_SHAPES[0], TILES[2], folder=folder, edge=True))
-    for name, agreement in zip(BREAKS, run_interpreter(jobs), strict=True):
+        jobs.append(job(EDGE_SHAPES[0], TILES[2], folder=folder, edges=True))
+    for (name, (_, _, case)), agreement in zip(BREAKS.items(), run_interpreter(jobs), strict=True):
         assert agreement["mismatched"] > 0, name
+        assert f"on {case} inputs" in agreement["detail"], name
 
 
 # --- the reference
@@ -186,8 +170,8 @@ def rotate(x: np.ndarray, cosine: np.ndarray, sine: np.ndarray, neox: bool, fuse
             i: (x[i], cosine[pair], x[j], sine[pair]),
             j: (x[j], cosine[pair], -x[i], sine[pair]),
         }.items():
-            if fused:
-                exact = Fraction(float(a)) * Fraction(float(c)) + Fraction(float(np.float32(b * s)))
+            exact = Fraction(float(a)) * Fraction(float(c)) + Fraction(float(np.float32(b * s)))
+            if fused and exact:
                 y[target] = np.float32(float(exact))
             else:
                 y[target] = np.float32(np.float32(a * c) + np.float32(b * s))
@@ -198,23 +182,24 @@ def bytes_of(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(torch.uint8).numpy()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     size=st.sampled_from([(1, 1, 1), (2, 2, 1), (3, 2, 2)]),
     options=st.sampled_from([(0, "pow2"), (1, "pow2"), (0, "none")]),
     style=st.sampled_from(["interleaved", "neox"]),
     fused=st.booleans(),
+    extreme=st.booleans(),
 )
 def test_reference_equals_scalar_arithmetic(
-    seed: int, size: tuple[int, int, int], options: tuple[int, str], style: str, fused: bool
+    seed: int, size: tuple[int, int, int], options: tuple[int, str], style: str, fused: bool, extreme: bool
 ) -> None:
     spec = load_kernel(NAME).spec
     tokens, heads, groups = size
     names = ("num_tokens", "num_heads", "n_groups", "tma_aligned_scales", "scale_rounding", "rope_style")
     small = {"nope_dim": 224, "rope_dim": 32}
     shape = spec.shape({**dict(zip(names, (*size, *options, style), strict=True)), **small})
-    inputs = spec.make_inputs(shape, "cpu", seed)
+    inputs = (spec.edge_inputs["extreme"] if extreme else spec.make_inputs)(shape, "cpu", seed)
     expected = spec.reference(inputs, shape)
     fp8, scales = expected["o_fp8"], expected["o_scale"]
     token, head = seed % tokens, seed // 7 % heads
@@ -288,6 +273,17 @@ def test_elements_outside_the_rotation_are_decided() -> None:
     assert (low[:, :, :3] == high[:, :, :3]).all()
 
 
+def test_a_product_that_underflows_may_lose_its_sign() -> None:
+    """-2**-133 * 2**-20 is -0 in fp32, and the sum with +0 is +0."""
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 1, "num_heads": 1, "n_groups": 1})
+    inputs = spec.make_inputs(shape, "cpu", 0)
+    inputs["o"].zero_()[0, 0, 448] = -(2.0**-133)
+    inputs["cos_sin_cache"].zero_()[:, 0] = 2.0**-20
+    fp8 = spec.reference(inputs, shape)["o_fp8"]
+    assert (bytes_of(fp8.low)[0, 0, 448], bytes_of(fp8.high)[0, 0, 448]) == (0x80, 0x00)
+
+
 def test_chunks_do_not_change_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = load_kernel(NAME).spec
     shape = spec.shape({"num_tokens": 11, "num_heads": 4, "n_groups": 2})
@@ -316,6 +312,95 @@ def test_comparison_notices_one_wrong_element() -> None:
     poison(poisoned)
     agreement = compare(poisoned, expected, {})
     assert agreement.mismatched == agreement.elements
+
+
+# --- the inputs at the edges
+
+
+def extreme_blocks() -> torch.Tensor:
+    """What `extreme` inputs hold, as blocks [blocks, 128] in fp32, in the order of memory."""
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 200, "num_heads": 8, "n_groups": 1})
+    return spec.edge_inputs["extreme"](shape, "cpu", 0)["o"].float().reshape(-1, 128)
+
+
+def test_extreme_blocks_are_what_random_ones_are_not() -> None:
+    blocks = extreme_blocks()
+    size, amax = blocks.abs(), blocks.abs().amax(1)
+    assert blocks.isfinite().all()
+    zeros = blocks[amax == 0]
+    assert (zeros.signbit().any(1) & ~zeros.signbit().all(1)).any()
+    varied = (size.amin(1) < amax) & (size.count_nonzero(1) > 1)
+    assert (varied & (amax == torch.finfo(torch.bfloat16).max)).any()
+    assert (varied & (amax < 2.0**-126)).any()
+    assert (varied & (amax > 2.0**-40) & (amax < 1e-10)).any()
+    assert (size.count_nonzero(1) == 1).any()
+    assert ((blocks[:, ::2] == -blocks[:, 1::2]).all(1) & (amax > 0)).any()
+
+
+@pytest.mark.parametrize("peak", [446, 448, 450])
+def test_extreme_blocks_meet_the_limit_of_fp8_over_its_midpoints(peak: int) -> None:
+    """e4m3 holds the even numbers from 16 to 32; bf16 numbers lie an eighth apart there."""
+    size = extreme_blocks().abs()
+    mantissa, exponent = torch.frexp(size.amax(1))
+    values = torch.ldexp(size.double(), 9 - exponent[:, None])[mantissa == peak / 512]
+    between = values[(values > 16) & (values < 32)] % 2
+    for beside in (-0.125, 0.0, 0.125):
+        assert (between == 1 + beside).double().mean() > 0.1
+    subnormal = values[(values > 0) & (values < 2.0**-6)] * 2**10
+    assert (subnormal % 2 == 1).double().mean() > 0.1
+
+
+def test_neighbouring_extreme_blocks_differ_in_kind() -> None:
+    blocks = extreme_blocks()
+    nonzero = blocks.count_nonzero(1)
+    alternating = (blocks[:, ::2] == -blocks[:, 1::2]).all(1) & (nonzero == 128)
+    for kind in (nonzero == 0, nonzero == 1, alternating):
+        assert kind.any()
+        assert not (kind[1:] & kind[:-1]).any()
+
+
+def test_no_extreme_pair_overflows_when_it_is_turned() -> None:
+    """By any angle, and no larger bf16 number could be."""
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": 200, "num_heads": 8, "n_groups": 1})
+    inputs = spec.edge_inputs["extreme"](shape, "cpu", 0)
+    largest = inputs["o"][..., 448:].abs().max().double()
+    fp32_max = torch.finfo(torch.float32).max
+    assert largest * 2**0.5 * (1 + 2.0**-20) < fp32_max < (largest + 2.0**120) * 2**0.5
+    assert inputs["positions"][:2].tolist() == [0, 8191]
+    for bounds in spec.reference(inputs, shape).values():
+        assert bounds.low.float().isfinite().all()
+        assert bounds.high.float().isfinite().all()
+
+
+@pytest.mark.parametrize("tokens", [5, 4097])
+def test_strided_inputs_are_random_ones_in_other_places(tokens: int) -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": tokens, "num_heads": 2, "n_groups": 1, "position_bits": 32, "nope_dim": 64})
+    plain, strided = spec.make_inputs(shape, "cpu", 1), spec.edge_inputs["strided"](shape, "cpu", 1)
+    for name, tensor in strided.items():
+        assert torch.equal(tensor, plain[name])
+    o, cache = strided["o"], strided["cos_sin_cache"]
+    assert o.stride(0) != plain["o"].stride(0)
+    assert o.stride(1) != plain["o"].stride(1)
+    assert cache.stride(0) != plain["cos_sin_cache"].stride(0)
+    for tensor in (o, cache):
+        storage = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+        assert storage.isnan().sum() == storage.numel() - tensor.numel() > 0
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("name", ["extreme", "strided"])
+@pytest.mark.parametrize("tokens", [17, 4096, 4097])
+def test_edges_need_no_compile_of_their_own(name: str, tokens: int) -> None:
+    spec = (kernel := load_kernel(NAME)).spec
+    shape = spec.shape({"num_tokens": tokens, "num_heads": 16, "n_groups": 2})
+    outputs, keys = spec.make_outputs(shape, "meta"), set()
+    for make in (spec.make_inputs, spec.edge_inputs[name]):
+        arguments = spec.launch(make(shape, "meta", 0), outputs, shape, spec.baseline).arguments
+        keys.add(bind(load_variant(kernel, spec.baseline_variant), arguments, DEFAULT_TARGET).key)
+    assert len(keys) == 1
 
 
 # --- the spec

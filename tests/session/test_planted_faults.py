@@ -17,6 +17,8 @@ EXPECTED = {
     "wrong_element": Status.WRONG_OUTPUT,
     "wrong_last_tile": Status.WRONG_OUTPUT,
     "wrong_scale": Status.WRONG_OUTPUT,
+    "wrong_when_huge": Status.WRONG_OUTPUT,
+    "wrong_elsewhere": Status.WRONG_OUTPUT,
     "not_a_number": Status.WRONG_OUTPUT,
     "partial_write": Status.WRONG_OUTPUT,
     "out_of_bounds": Status.CRASHED,
@@ -36,7 +38,7 @@ def test_each_fault_ends_in_its_own_status_and_none_wins(tmp_path: Path) -> None
     kernel = load_folder(FOLDER)
     space = load_fitting_space(kernel, path)
     shapes = whole_shapes(kernel, space, [{"num_rows": 64}])
-    request = RunRequest(kernel, space, shapes, DEFAULT_TARGET, trials=20, method=Method.GRID, jobs=2)
+    request = RunRequest(kernel, space, shapes, DEFAULT_TARGET, trials=30, method=Method.GRID, jobs=2)
     with Store.open(tmp_path / "store.db") as store:
         summary = run(request, store, lambda event: None)
         stored = store.evaluations(kernel.name, kernel.source_digest, summary.environment)

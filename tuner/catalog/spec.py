@@ -74,6 +74,9 @@ class KernelSpec:
     """What a kernel computes, how it is called, and what it is held against.
 
     make_inputs(shape, device, seed): fresh random inputs by name; `device` may be `meta`.
+    edge_inputs: makers like `make_inputs`, by name, of inputs that random ones miss (zeros, huge values, other
+        strides); every variant must be right on these too. Strides of the same specialization class (1, a multiple of
+        16, neither) spare a further compile.
     make_outputs(shape, device): the output storages by name, every byte of which the kernel must write.
     launch(inputs, outputs, shape, config): grid and arguments of one launch.
     reference(inputs, shape): for each output either the right tensor (held to `tolerances`) or `Bounds`.
@@ -96,6 +99,7 @@ class KernelSpec:
     check_shapes: tuple[Shape, ...]
     reference: Callable[[Tensors, Shape], Mapping[str, "Tensor | Bounds"]] | None = None
     tolerances: Mapping[str, Tolerance] = field(default_factory=FrozenMapping)
+    edge_inputs: Mapping[str, Callable[[Shape, str, int], Tensors]] = field(default_factory=FrozenMapping)
 
     def implementation(self, name: str) -> Implementation:
         """The implementation of that name; UnknownNameError when there is none."""

@@ -55,10 +55,10 @@ def compare(
 
 def _against_bounds(output: Tensor, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     for actual, low, high in zip(*map(_packed_chunks, (output, bounds.low, bounds.high)), strict=True):
-        exact = _bits(low) == _bits(high)
+        exact = bits(low) == bits(high)
         number = actual.float()
         inside = (low.float() <= number) & (number <= high.float())
-        yield actual, torch.where(exact, _bits(actual) == _bits(low), inside), (~exact).count_nonzero()
+        yield actual, torch.where(exact, bits(actual) == bits(low), inside), (~exact).count_nonzero()
 
 
 def _against_tensor(output: Tensor, reference: Tensor, limit: Tolerance) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -81,7 +81,8 @@ def _packed_chunks(tensor: Tensor) -> tuple[Tensor, ...]:
     return _chunks(tensor.contiguous().reshape(-1).view(torch.uint8) if packed else tensor)
 
 
-def _bits(tensor: Tensor) -> Tensor:
+def bits(tensor: Tensor) -> Tensor:
+    """The elements as integers of their size."""
     return tensor.view(_BITS[tensor.dtype.itemsize])
 
 

@@ -1,40 +1,67 @@
-"""Runs a variant once on poisoned outputs and compares with the reference."""
+"""Runs a variant on poisoned outputs, once per case, and compares with the reference."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tuner.catalog import Bounds, Kernel, Tensors
 from tuner.compile.module import LoadedVariant, load_variant
 from tuner.records import Agreement, Config, Shape
-from tuner.verify.agreement import compare, poison
+from tuner.verify.agreement import bits, compare, poison
+
+_RANDOM = "random"
+_NO_REFERENCE = "held against the baseline's output, for the kernel has no reference"
 
 
-def expected_outputs(kernel: Kernel, inputs: Tensors, shape: Shape) -> Mapping[str, Tensor | Bounds]:
-    """What the outputs must be: the reference's word, or the baseline's output for a kernel without a reference."""
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs, and what the outputs must be; `name` is "random" or that of the edge."""
+
+    name: str
+    inputs: Tensors
+    expected: Mapping[str, Tensor | Bounds]
+
+
+def make_cases(kernel: Kernel, shape: Shape, device: str, seed: int) -> tuple[Case, ...]:
+    """The random inputs and after them every edge of the kernel, each with what must come out, on `device`."""
+    makers = {_RANDOM: kernel.spec.make_inputs, **kernel.spec.edge_inputs}
+    return tuple(make_case(kernel, shape, name, make(shape, device, seed)) for name, make in makers.items())
+
+
+def make_case(kernel: Kernel, shape: Shape, name: str, inputs: Tensors) -> Case:
+    """Inputs with the reference's word on them, or the baseline's output for a kernel without a reference."""
     spec = kernel.spec
     if spec.reference is not None:
-        return spec.reference(inputs, shape)
-    device = next(iter(inputs.values())).device.type
-    outputs = spec.make_outputs(shape, device)
+        return Case(name, inputs, spec.reference(inputs, shape))
+    outputs = spec.make_outputs(shape, next(iter(inputs.values())).device.type)
     load_variant(kernel, spec.baseline_variant).run(spec.launch(inputs, outputs, shape, spec.baseline))
-    return dict(outputs)
+    return Case(name, inputs, dict(outputs))
 
 
-def check_variant(
-    kernel: Kernel,
-    loaded: LoadedVariant,
-    config: Config,
-    shape: Shape,
-    inputs: Tensors,
-    outputs: Tensors,
-    expected: Mapping[str, Tensor | Bounds],
+def check_cases(
+    kernel: Kernel, loaded: LoadedVariant, config: Config, shape: Shape, cases: Sequence[Case], outputs: Tensors
 ) -> Agreement:
-    """Poison the outputs, launch, compare every element."""
-    poison(outputs)
-    loaded.run(kernel.spec.launch(inputs, outputs, shape, config))
-    agreement = compare(outputs, expected, kernel.spec.tolerances)
-    if kernel.spec.reference is None and not agreement.detail:
-        return replace(agreement, detail="held against the baseline's output, for the kernel has no reference")
-    return agreement
+    """For each case poison the outputs, launch, and compare every element; inputs must stay as they were.
+
+    Elements are added up over the cases. The first wrong case is the last one: its name stands in `detail`.
+    """
+    elements = undecided = 0
+    for case in cases:
+        poison(outputs)
+        before = _sums(case.inputs)
+        loaded.run(kernel.spec.launch(case.inputs, outputs, shape, config))
+        if written := [name for name, total in _sums(case.inputs).items() if total != before[name]]:
+            return Agreement(elements, 1, undecided, f"on {case.name} inputs, it wrote to its input {written[0]}")
+        found = compare(outputs, case.expected, kernel.spec.tolerances)
+        elements += found.elements
+        undecided += found.undecided
+        if found.mismatched:
+            return Agreement(elements, found.mismatched, undecided, f"on {case.name} inputs, {found.detail}")
+    return Agreement(elements, 0, undecided, "" if kernel.spec.reference else _NO_REFERENCE)
+
+
+def _sums(inputs: Tensors) -> dict[str, int]:
+    """The sum of each input's bits as integers: what tells one that was written to."""
+    return {name: int(bits(tensor).sum(dtype=torch.int64)) for name, tensor in inputs.items()}

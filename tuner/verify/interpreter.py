@@ -1,7 +1,8 @@
 """Checks a variant in Triton's CPU interpreter; runs in a worker process that has TRITON_INTERPRET=1 set.
 
 The interpreter's own float conversions are wrong (3.6 to 3.9): float32 to float8e4nv loses the rounding carry and
-does not saturate, float32 to bfloat16 truncates. `patch_conversions` sends them through torch, which rounds right.
+does not saturate, float32 to bfloat16 truncates, bfloat16 to float32 loses subnormals. `patch_conversions` sends them
+through torch, which converts right.
 """
 
 import os
@@ -17,18 +18,22 @@ from tuner.compile.module import load_variant
 from tuner.errors import UserError
 from tuner.processes import Failure
 from tuner.records import Agreement, Status, Variant
-from tuner.verify.check import check_variant, expected_outputs
+from tuner.verify.check import check_cases, make_cases
 
 _FROM = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TO = {
     "fp8e4nv": (torch.float8_e4m3fn, torch.uint8),
     "fp8e5": (torch.float8_e5m2, torch.uint8),
     "bf16": (torch.bfloat16, torch.uint16),
+    "fp32": (torch.float32, torch.uint32),
 }
 
 
 def patch_conversions() -> None:
-    """Make the interpreter round fp32, fp16 and bf16 to e4m3, e5m2 and bf16 as hardware does; safe to call twice."""
+    """Make the interpreter convert fp32, fp16 and bf16 to e4m3, e5m2, bf16 and fp32 as hardware does.
+
+    Safe to call twice.
+    """
     from triton.runtime import interpreter
 
     original = interpreter._convert_float
@@ -51,8 +56,9 @@ def patch_conversions() -> None:
 INTERPRETER_ENVIRONMENT = {"TRITON_INTERPRET": "1"}
 
 
+@np.errstate(all="ignore")  # as on a GPU: what overflows may well be selected away
 def check_in_interpreter(folder: Path, variant: Variant) -> Agreement | Failure:
-    """Compare a variant with the reference at the kernel's check shapes.
+    """Compare a variant with the reference at the kernel's check shapes, on random inputs and on every edge.
 
     The interpreter sees neither compile options nor specialization, so one check speaks for every variant with the same
     implementation and parameters.
@@ -62,13 +68,11 @@ def check_in_interpreter(folder: Path, variant: Variant) -> Agreement | Failure:
     patch_conversions()
     kernel = load_folder(folder)
     elements = undecided = 0
+    detail = ""
     for seed, shape in enumerate(kernel.spec.check_shapes):
         try:
-            inputs = kernel.spec.make_inputs(shape, "cpu", seed)
-            outputs = kernel.spec.make_outputs(shape, "cpu")
-            expected = expected_outputs(kernel, inputs, shape)
-            loaded = load_variant(kernel, variant)
-            agreement = check_variant(kernel, loaded, variant.config, shape, inputs, outputs, expected)
+            cases, outputs = make_cases(kernel, shape, "cpu", seed), kernel.spec.make_outputs(shape, "cpu")
+            agreement = check_cases(kernel, load_variant(kernel, variant), variant.config, shape, cases, outputs)
         except UserError:
             raise
         except Exception:  # noqa: BLE001 - a kernel may fail in any way; the trace becomes the variant's log
@@ -78,4 +82,5 @@ def check_in_interpreter(folder: Path, variant: Variant) -> Agreement | Failure:
             return Failure(Status.WRONG_OUTPUT, f"in the interpreter at {shape.label}: {share}; {agreement.detail}")
         elements += agreement.elements
         undecided += agreement.undecided
-    return Agreement(elements, 0, undecided)
+        detail = agreement.detail
+    return Agreement(elements, 0, undecided, detail)

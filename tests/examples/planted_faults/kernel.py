@@ -1,52 +1,72 @@
-"""Doubles a matrix of 128 columns, right and in many wrong ways. One program per row."""
+"""Doubles a matrix of 128 columns, right and in many wrong ways. One program per ROWS rows, or per row."""
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def right(x_ptr, y_ptr, num_rows, zero):
+def _tile(num_rows, ROWS: tl.constexpr):
+    """Rows [ROWS, 1] of this program, offsets [ROWS, 128], and which of the rows there are."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    return row, row * 128 + tl.arange(0, 128)[None, :], row < num_rows
+
+
+@triton.jit
+def right(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
     """y = 2 * x."""
-    at = tl.program_id(0) * 128 + tl.arange(0, 128)
-    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2)
+    _, at, mask = _tile(num_rows, ROWS)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=mask) * 2, mask=mask)
 
 
 @triton.jit
-def wrong_element(x_ptr, y_ptr, num_rows, zero):
+def wrong_element(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
     """One element of the first row is off."""
-    at = tl.program_id(0) * 128 + tl.arange(0, 128)
-    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2 + tl.where(at == 5, 1.0, 0.0))
+    _, at, mask = _tile(num_rows, ROWS)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=mask) * 2 + tl.where(at == 5, 1.0, 0.0), mask=mask)
 
 
 @triton.jit
-def wrong_last_tile(x_ptr, y_ptr, num_rows, zero):
+def wrong_last_tile(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
     """The last row is not doubled."""
-    row = tl.program_id(0)
-    at = row * 128 + tl.arange(0, 128)
-    tl.store(y_ptr + at, tl.load(x_ptr + at) * tl.where(row == num_rows - 1, 1.0, 2.0))
+    row, at, mask = _tile(num_rows, ROWS)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=mask) * tl.where(row == num_rows - 1, 1.0, 2.0), mask=mask)
 
 
 @triton.jit
-def wrong_scale(x_ptr, y_ptr, num_rows, zero):
+def wrong_scale(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
     """Off by one part in a thousand."""
-    at = tl.program_id(0) * 128 + tl.arange(0, 128)
-    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2.002)
+    _, at, mask = _tile(num_rows, ROWS)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=mask) * 2.002, mask=mask)
 
 
 @triton.jit
-def not_a_number(x_ptr, y_ptr, num_rows, zero):
+def wrong_when_huge(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
+    """Saturates where fp16 would, which no random value reaches."""
+    _, at, mask = _tile(num_rows, ROWS)
+    tl.store(y_ptr + at, tl.minimum(tl.load(x_ptr + at, mask=mask) * 2, 65504.0), mask=mask)
+
+
+@triton.jit
+def wrong_elsewhere(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
+    """Works in pairs of rows: of an odd number of rows the last one is never written."""
+    row, at, _ = _tile(num_rows, ROWS)
+    mask = row < num_rows // 2 * 2
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=mask) * 2, mask=mask)
+
+
+@triton.jit
+def not_a_number(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
     """NaN where a value is negative."""
-    at = tl.program_id(0) * 128 + tl.arange(0, 128)
-    x = tl.load(x_ptr + at)
-    tl.store(y_ptr + at, tl.where(x < 0, float("nan"), x * 2))
+    _, at, mask = _tile(num_rows, ROWS)
+    x = tl.load(x_ptr + at, mask=mask)
+    tl.store(y_ptr + at, tl.where(x < 0, float("nan"), x * 2), mask=mask)
 
 
 @triton.jit
-def partial_write(x_ptr, y_ptr, num_rows, zero):
+def partial_write(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
     """The last column is never written."""
-    column = tl.arange(0, 128)
-    at = tl.program_id(0) * 128 + column
-    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2, mask=column < 127)
+    _, at, mask = _tile(num_rows, ROWS)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=mask) * 2, mask=mask & (at % 128 < 127))
 
 
 @triton.jit
@@ -92,12 +112,12 @@ def endless_compile(x_ptr, y_ptr, num_rows, zero):
 
 
 @triton.jit
-def too_much_shared(x_ptr, y_ptr, num_rows, zero):
-    """Multiplies matrices of a quarter of a megabyte each, which go through shared memory whole."""
+def too_much_shared(x_ptr, y_ptr, num_rows, zero, ROWS: tl.constexpr):
+    """Multiplies matrices of an eighth of a megabyte each, which go through shared memory whole."""
     row = tl.arange(0, 128)
-    column = tl.arange(0, 1024)
+    column = tl.arange(0, 512)
     left = tl.load(x_ptr + (row[:, None] * 3 + column[None, :]) % 128).to(tl.bfloat16)
     right = tl.load(x_ptr + (column[:, None] * 5 + row[None, :]) % 128).to(tl.bfloat16)
     product = tl.sum(tl.sum(tl.dot(left, right), axis=0), axis=0)
-    at = tl.program_id(0) * 128 + row
-    tl.store(y_ptr + at, tl.load(x_ptr + at) * 2 + product * zero)
+    _, at, mask = _tile(num_rows, ROWS)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=mask) * 2 + tl.where(product < 0, zero, 0), mask=mask)
