@@ -6,7 +6,8 @@ from functools import lru_cache
 from tuner import settings
 from tuner.catalog import Kernel, content_root, load_kernel
 from tuner.errors import TableError, UserError
-from tuner.records import DEFAULT_TARGET, DimensionValue, Target, Winner
+from tuner.measure.installed import installed_environment
+from tuner.records import DEFAULT_TARGET, DimensionValue, Environment, Target, Winner
 from tuner.runtime import Lookup, Origin, WinnerTable, find, read_table
 
 
@@ -15,8 +16,9 @@ def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
 
     `shape` holds the kernel's dimensions by name; those with a default may be left out. Winners come from the file in
     `$TUNER_TABLE`, or else from the store and the published winners; they are read once per process. Never fails for a
-    shape that was not tuned: the answer's `origin` then says bucket, family or baseline. UnknownNameError for an
-    unknown kernel or dimension, TableError or StoreError when the winners cannot be read.
+    shape that was not tuned: the answer's `origin` then says bucket, family or baseline. Winners of other versions
+    than those here still answer, after those of the versions here; the answer's `stale` then says what differs.
+    UnknownNameError for an unknown kernel or dimension, TableError or StoreError when the winners cannot be read.
     """
     found = load_kernel(kernel)
     device, target = this_device()
@@ -38,7 +40,14 @@ def look_up(
         why = f"no winner of this source for {target} covers {shape.label}; this is the variant that upstream ships"
         return Lookup(kernel.spec.baseline_variant, shape, Origin.BASELINE, None, why)
     winner, origin = found
-    return Lookup(winner.variant, shape, origin, winner, _explain(winner, origin, dynamic))
+    stale = _differences(winner.environment)
+    explanation = _explain(winner, origin, dynamic) + (", with other versions than here" if stale else "")
+    return Lookup(winner.variant, shape, origin, winner, explanation, stale)
+
+
+def _differences(environment: Environment) -> tuple[str, ...]:
+    """In what an environment's versions differ from those here; what cannot be known without torch is left out."""
+    return environment.differences(installed_environment(environment))
 
 
 def _explain(winner: Winner, origin: Origin, dynamic: tuple[str, ...]) -> str:
@@ -68,6 +77,7 @@ def this_device() -> tuple[str, Target]:
 def winner_tables(kernel: Kernel, url: str | None = None) -> tuple[WinnerTable, ...]:
     """Every table that `lookup` may use for a kernel, read once; rows of other sources of the kernel are left out.
 
+    Tables of the versions here come first; among these, and among the others, stored ones before published ones.
     `url` names a store to use instead of the default one.
     """
     return _read_tables(kernel.name, kernel.source_digest, url)
@@ -84,7 +94,8 @@ def _read_tables(kernel: str, source_digest: str, url: str | None) -> tuple[Winn
             f"{path} is for another source of {kernel}: {ours[0].source_digest}, not {source_digest}.",
             hint="Export the table again from this version, or unset TUNER_TABLE.",
         )
-    return tuple(each for each in ours if each.source_digest == source_digest)
+    usable = [each for each in ours if each.source_digest == source_digest]
+    return tuple(sorted(usable, key=lambda each: bool(_differences(each.environment))))
 
 
 def _stored_tables(kernel: str, url: str) -> list[WinnerTable]:

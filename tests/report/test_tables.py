@@ -9,7 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.records import Environment, Evidence, Shape, SpecializationSet, Speedup, Target, Timing, Winner
-from tuner.report import compile_table, lookup_report, run_report, speedup_text, time_text, winner_table
+from tuner.report import (
+    compile_table,
+    lookup_report,
+    run_report,
+    speedup_text,
+    stale_table,
+    time_text,
+    winner_table,
+)
 from tuner.runtime import Lookup, Origin, WinnerTable
 
 MEASURED = store_examples.ENVIRONMENT
@@ -62,6 +70,25 @@ def test_estimates_are_marked_and_measurements_are_not() -> None:
     assert measured.count("1.260 [1.200, 1.310]") == len(TOKENS)
 
 
+def test_the_title_says_why_rows_are_stale() -> None:
+    rows = winners(MEASURED)
+    text = text_of(winner_table(rows, ["torch 1, here 2", "not found [here]"]))
+    assert "stale: torch 1, here 2; not found [here]" in text
+    assert "stale" not in text_of(winner_table(rows))
+
+
+def test_stale_rows_have_their_shape_variant_and_reasons_and_no_times() -> None:
+    rows = winners(MEASURED)
+    text = text_of(stale_table(rows, ["torch 1, here 2", "not found [here]"]))
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    reasons = "torch 1, here 2; not found [here]"
+    assert cells == [
+        [str(row.shape["num_tokens"]), "baseline" if row.variant == row.baseline else row.variant.config.label, reasons]
+        for row in rows
+    ]
+    assert MEASURED.label in text
+
+
 def test_one_winner_alone_shows_its_shape() -> None:
     text = text_of(winner_table(winners(MEASURED)[1:2]))
     assert "num_tokens=64, hidden=4096, dtype=bf16" in text
@@ -83,23 +110,27 @@ def test_compile_counts_are_shown_for_each_set() -> None:
 def test_the_run_report_holds_the_table_and_the_counts() -> None:
     won = winners(ESTIMATED)
     marks = SpecializationSet.of(["num_tokens"], ["stride"])
-    report = json.loads(json.dumps(run_report(ESTIMATED, won, 12, True, {marks: 2})))
+    report = json.loads(json.dumps(run_report(ESTIMATED, won, 12, True, {marks: 2}, {"power cap": 3})))
     assert (report["evaluated"], report["timed_out"], report["evidence"]) == (12, True, "estimated")
+    assert report["throttled"] == {"power cap": 3}
     assert [row.shape for row in WinnerTable.from_json(report["winners"]).rows] == [each.shape for each in won]
     assert report["compiles"] == [
         {"do_not_specialize": ["num_tokens"], "do_not_specialize_on_alignment": ["stride"], "compiles": 2}
     ]
-    assert run_report(ESTIMATED, [], 0, False, {})["winners"] is None
+    assert run_report(ESTIMATED, [], 0, False, {}, {})["winners"] is None
 
 
 def test_the_lookup_report_says_where_the_answer_came_from() -> None:
     won = winners(MEASURED)[0]
     asked = Shape(num_tokens=2, hidden=4096, dtype="bf16")
-    report = json.loads(json.dumps(lookup_report(Lookup(won.variant, asked, Origin.BUCKET, won, "why"))))
+    answer = Lookup(won.variant, asked, Origin.BUCKET, won, "why", ("triton 3.6.0, here 3.9.0",))
+    report = json.loads(json.dumps(lookup_report(answer)))
     assert report["shape"] == dict(asked)
     assert report["tuned_shape"] == dict(won.shape)
     assert (report["origin"], report["evidence"], report["explanation"]) == ("bucket", "measured", "why")
     assert report["speedup"] == [1.2, 1.26, 1.31]
+    assert report["stale"] == ["triton 3.6.0, here 3.9.0"]
     assert report["parameters"] == dict(won.variant.config.parameters)
     bare = lookup_report(Lookup(won.baseline, asked, Origin.BASELINE, None, "why"))
     assert bare["evidence"] is bare["median_us"] is bare["speedup"] is bare["tuned_shape"] is None
+    assert bare["stale"] == []

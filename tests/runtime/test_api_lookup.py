@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,12 +16,13 @@ import tuner
 from tuner import api
 from tuner.catalog import Kernel, load_folder, load_kernel
 from tuner.errors import TableError, UnknownNameError, UserError
-from tuner.records import DEFAULT_TARGET, Environment, Evidence, Shape, Winner
+from tuner.records import DEFAULT_TARGET, PROTOCOL_VERSION, Environment, Evidence, Shape, Winner
 from tuner.runtime import Origin, WinnerTable
 from tuner.store import Store
 
 ESTIMATED = Environment(DEFAULT_TARGET, Evidence.ESTIMATED, "", "2.13.0", "3.9.0", "", "12.8")
 MEASURED = dataclasses.replace(ESTIMATED, evidence=Evidence.MEASURED, device="NVIDIA H100", l2="warm")
+OLDER = dataclasses.replace(MEASURED, triton="3.6.0")
 
 
 @pytest.fixture
@@ -28,12 +32,18 @@ def kernel() -> Kernel:
 
 @pytest.fixture(autouse=True)
 def nothing_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`scale_rows` by name, no GPU, and neither a table, a store nor a published winner."""
+    """`scale_rows` by name, no GPU, neither a table, a store nor a published winner, and the versions of ESTIMATED."""
+
+    def installed(like: Environment) -> Environment:
+        versions = {name: getattr(ESTIMATED, name) for name in ("torch", "triton", "protocol")}
+        return dataclasses.replace(like, **versions)
+
     monkeypatch.setenv("TUNER_KERNEL_PATH", str(SCALE_ROWS.parent))
     monkeypatch.setenv("TUNER_DB", f"sqlite:///{tmp_path / 'none.db'}")
     monkeypatch.delenv("TUNER_TABLE", raising=False)
     monkeypatch.setattr(api, "content_root", lambda: tmp_path / "content")
     monkeypatch.setattr(api, "this_device", lambda: ("", DEFAULT_TARGET))
+    monkeypatch.setattr(api, "installed_environment", installed)
     api._read_tables.cache_clear()
     yield
     api._read_tables.cache_clear()
@@ -102,6 +112,7 @@ def test_each_source_answers(source: Source, kernel: Kernel, tmp_path: Path, mon
     assert found.specialization == found.variant.specialization
     assert found.evidence is Evidence.ESTIMATED
     assert found.explanation == "tuned at this very shape, estimated for cuda:90"
+    assert found.stale == ()
     assert chosen(9) == (2, Origin.BUCKET)
     assert "num_rows=8" in tuner.lookup("scale_rows", num_rows=9).explanation
     assert chosen(1000) == (1, Origin.BASELINE)
@@ -159,6 +170,62 @@ def test_the_store_comes_before_published_winners_but_no_estimate_before_a_measu
     monkeypatch.setattr(api, "this_device", lambda: (MEASURED.device, DEFAULT_TARGET))
     assert chosen(8) == (4, Origin.EXACT)
     assert tuner.lookup("scale_rows", num_rows=8).explanation == "tuned at this very shape, measured on NVIDIA H100"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_winners_of_other_versions_answer_and_say_so(
+    source: Source, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also published ones, which were measured elsewhere."""
+    monkeypatch.setattr(api, "this_device", lambda: (MEASURED.device, DEFAULT_TARGET))
+    older = dataclasses.replace(OLDER, protocol=PROTOCOL_VERSION + 1)
+    source(tmp_path, monkeypatch, winner(kernel, 64, 4, older))
+    found = tuner.lookup("scale_rows", num_rows=64)
+    assert (found.origin, found.variant) == (Origin.EXACT, scale_rows_variant(4))
+    protocols = f"timing protocol {PROTOCOL_VERSION + 1}, here {PROTOCOL_VERSION}"
+    assert found.stale == ("triton 3.6.0, here 3.9.0", protocols)
+    assert found.explanation == "tuned at this very shape, measured on NVIDIA H100, with other versions than here"
+    assert tuner.lookup("scale_rows", num_rows=9).stale == (), "the baseline is of no version"
+
+
+def test_among_equals_a_winner_of_the_versions_here_answers(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not be the newest, nor in the store; shape, device and evidence still come before versions."""
+    monkeypatch.setattr(api, "this_device", lambda: (MEASURED.device, DEFAULT_TARGET))
+    store(
+        tmp_path,
+        monkeypatch,
+        *(winner(kernel, 64, 4, where) for where in (MEASURED, OLDER)),
+        *(winner(kernel, rows, 2, OLDER) for rows in (8, 1024)),
+        winner(kernel, 1024, 4, dataclasses.replace(MEASURED, device="NVIDIA H200")),
+        winner(kernel, 4096, 4, ESTIMATED),
+        winner(kernel, 4096, 2, OLDER),
+    )
+    publish(tmp_path, "H100", winner(kernel, 8, 4, MEASURED), winner(kernel, 1000, 4, MEASURED))
+    for rows, stale in ((64, False), (70, False), (8, False), (9, False), (1024, True), (4096, True)):
+        found = tuner.lookup("scale_rows", num_rows=rows)
+        assert found.winner is not None
+        assert (found.winner.environment == OLDER) == stale == bool(found.stale), rows
+
+
+def test_a_lookup_stays_light(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel's spec does; it compares with the versions here all the same."""
+    edit = ("import torch\nfrom torch import Tensor\n", "from typing import Any as Tensor\n")
+    light = load_folder(copy_kernel(SCALE_ROWS, tmp_path / "light", {"spec.py": edit}))
+    old = winner(kernel, 64, 4, dataclasses.replace(MEASURED, triton="2.0.0"))
+    set_table(tmp_path, monkeypatch, dataclasses.replace(old, source_digest=light.source_digest))
+    script = """if True:
+        import sys, tuner
+        answer = tuner.lookup("scale_rows", num_rows=64)
+        print(answer.origin, *[each for each in answer.stale if each.startswith("triton 2.0.0, here 3.")])
+        print([name for name in ("torch", "triton", "optuna", "sqlalchemy") if name in sys.modules])
+    """
+    environment = {**os.environ, "TUNER_KERNEL_PATH": str(tmp_path / "light")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    answer, loaded = done.stdout.splitlines()
+    assert answer.startswith("family triton 2.0.0, here 3.")
+    assert loaded == "[]"
 
 
 def test_the_table_is_read_once(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 # Facts that are stated twice for people, or have a default.
-OPTIONAL = {("evidence",), ("environment", "l2"), ("environment", "protocol")}
+OPTIONAL = {("evidence",), ("environment", "l2")}
 FIELDS = [place for place in places(example().to_json()) if isinstance(place[-1], str) and place not in OPTIONAL]
 
 
@@ -140,6 +140,7 @@ def test_a_target_that_only_a_gpu_knows_is_read() -> None:
         (("environment", "evidence"), "guessed"),
         (("environment", "target"), 90),
         (("environment", "target"), "cuda"),
+        (("environment", "protocol"), "1"),
         (("rows",), 3),
         (("rows",), {"a": 1}),
         (("rows", 0), None),

@@ -26,7 +26,8 @@ def lookup(
     """Say which variant of KERNEL to run at a shape, where that comes from and what stands behind it.
 
     The answer is the one that `tuner.lookup` gives in Python. Its origin is `exact` for a tuned shape, `bucket` for
-    the nearest tuned one, `family` for another device of the same architecture, else `baseline`.
+    the nearest tuned one, `family` for another device of the same architecture, else `baseline`. Where its winner comes
+    from other versions than those here, a line says which.
 
     Example:
 
@@ -54,6 +55,8 @@ def lookup(
     console.print(f"variant     {answer.config.label}")
     console.print(f"do_not_specialize  {answer.specialization.label}")
     console.print(f"origin      {answer.origin}: {answer.explanation}")
+    if answer.stale:
+        console.print(f"stale       {'; '.join(answer.stale)}", markup=False)
     if answer.winner:
         winner = answer.winner
         unit = f"us {answer.evidence}, baseline {time_text(winner.baseline_timing)} us"

@@ -1,12 +1,10 @@
 """Describes where results are obtained: versions, device, driver."""
 
-import re
-from pathlib import Path
-
 import torch
 import triton
 from triton.backends.nvidia.compiler import get_ptxas
 
+from tuner.measure.installed import nvidia_driver
 from tuner.records import Environment, Evidence, Target
 
 
@@ -40,6 +38,22 @@ def device_environment(l2: str = "warm") -> Environment:
     )
 
 
+def environment_here(like: Environment) -> Environment:
+    """The environment that a result has which is obtained here and now as one of `like` was.
+
+    A measurement is obtained on this machine's first GPU; without one, and for an estimate, the result is an estimate
+    for the target of `like`.
+    """
+    if like.evidence is Evidence.MEASURED and torch.cuda.is_available():
+        return device_environment(like.l2)
+    return estimated_environment(like.target)
+
+
+def device_uuid() -> str:
+    """What names this machine's first GPU, whatever number it has for this process."""
+    return str(torch.cuda.get_device_properties(0).uuid)
+
+
 def device_target() -> Target:
     """What code for this machine's first GPU is compiled for."""
     if torch.version.hip:
@@ -52,9 +66,8 @@ def _driver() -> str:
     """The driver's version as the kernel module states it, else the CUDA version that the driver supports."""
     if torch.version.hip:
         return str(torch.version.hip)
-    stated = Path("/proc/driver/nvidia/version")
-    if stated.is_file() and (found := re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", stated.read_text())):
-        return found[1]
+    if stated := nvidia_driver():
+        return stated
     return str(getattr(torch._C, "_cuda_getDriverVersion")())  # noqa: B009 - absent from CPU builds' type stubs
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from tuner.records.target import Target
 
 # Raised whenever checking, timing or estimating changes in a way that makes old numbers incomparable.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Evidence(StrEnum):
@@ -46,3 +46,24 @@ class Environment:
     def label(self) -> str:
         place = self.device or str(self.target)
         return f"{place} ({self.evidence}), torch {self.torch}, triton {self.triton}"
+
+    def differences(self, here: "Environment") -> tuple[str, ...]:
+        """Why a result of this environment is none of the environment `here`; empty when it may be one.
+
+        Each reason is a few words for people. An estimate is held against software only, a measurement also against
+        device and driver; L2 states are asked for and no difference. A version that either side leaves empty is
+        unknown or has no meaning there, and is not compared.
+        """
+        reasons = []
+        software = ["torch", "triton", "ptxas"]
+        if self.evidence is Evidence.MEASURED:
+            software.append("driver")
+            if self.device != here.device:
+                reasons.append(f"measured on {self.device}, here is {here.device or 'no GPU'}")
+        for name in software:
+            then, now = getattr(self, name), getattr(here, name)
+            if then and now and then != now:
+                reasons.append(f"{name} {then}, here {now}")
+        if self.protocol != here.protocol:
+            reasons.append(f"timing protocol {self.protocol}, here {here.protocol}")
+        return tuple(reasons)

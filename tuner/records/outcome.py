@@ -74,6 +74,16 @@ class Conditions:
     temperature_c: int
     throttle: tuple[str, ...] = ()
 
+    def worst(self, other: "Conditions | None") -> "Conditions":
+        """The lower clock, the higher temperature and every throttle reason of the two."""
+        if other is None:
+            return self
+        return Conditions(
+            min(self.sm_clock_mhz, other.sm_clock_mhz),
+            max(self.temperature_c, other.temperature_c),
+            tuple(sorted({*self.throttle, *other.throttle})),
+        )
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -1,6 +1,16 @@
 """Results for people and for programs."""
 
 from tuner.report.json_report import lookup_report, run_report
-from tuner.report.tables import compile_table, speedup_text, time_text, winner_table
+from tuner.report.staleness import stale_reasons
+from tuner.report.tables import compile_table, speedup_text, stale_table, time_text, winner_table
 
-__all__ = ["compile_table", "lookup_report", "run_report", "speedup_text", "time_text", "winner_table"]
+__all__ = [
+    "compile_table",
+    "lookup_report",
+    "run_report",
+    "speedup_text",
+    "stale_reasons",
+    "stale_table",
+    "time_text",
+    "winner_table",
+]

@@ -13,8 +13,12 @@ def run_report(
     evaluated: int,
     timed_out: bool,
     counts: Mapping[SpecializationSet, int],
+    throttled: Mapping[str, int],
 ) -> dict[str, Any]:
-    """What `tuner run --json` prints: the winner table, what was done, and compiles by specialization set."""
+    """What `tuner run --json` prints: the winner table, what was done, and compiles by specialization set.
+
+    `throttled`: how many timings each throttle reason fell on.
+    """
     table = None
     if winners:
         first = winners[0]
@@ -22,6 +26,7 @@ def run_report(
     return {
         "evaluated": evaluated,
         "timed_out": timed_out,
+        "throttled": dict(throttled),
         "evidence": str(environment.evidence),
         "winners": table,
         "compiles": [
@@ -43,6 +48,7 @@ def lookup_report(answer: Lookup) -> dict[str, Any]:
         **answer.variant.to_json(),
         "origin": str(answer.origin),
         "explanation": answer.explanation,
+        "stale": list(answer.stale),
         "evidence": str(answer.evidence) if answer.evidence else None,
         "tuned_shape": dict(winner.shape) if winner else None,
         "median_us": winner.timing.median_us if winner else None,

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from tuner.records import Environment, Evidence, SpecializationSet, Timing, Winner
 
 
-def winner_table(winners: Sequence[Winner]) -> Table:
-    """One row per shape: the winner's config and its time beside the baseline's. One environment."""
+def winner_table(winners: Sequence[Winner], stale: Sequence[str] = ()) -> Table:
+    """One row per shape: the winner's config and its time beside the baseline's. One environment.
+
+    `stale` says why the rows do not hold here; the title repeats it.
+    """
     environment = winners[0].environment
-    common = common_dimensions(winners)
-    varying = [name for name in winners[0].shape if name not in common] or list(winners[0].shape)[:1]
-    table = Table(title=_title(winners[0].variant.kernel, environment, common), title_justify="left")
-    for name in varying:
-        table.add_column(name, justify="right", no_wrap=True)
+    table, varying = _table_by_shape(winners, stale)
     for name in ("baseline", "winner"):
         table.add_column(_unit(name, environment), justify="right")
     table.add_column("speedup", justify="right")
@@ -27,10 +27,21 @@ def winner_table(winners: Sequence[Winner]) -> Table:
             time_text(winner.baseline_timing),
             time_text(winner.timing),
             speedup_text(winner),
-            "baseline" if winner.variant == winner.baseline else winner.variant.config.label,
+            _variant_text(winner),
             winner.variant.specialization.label,
             str(winner.compiles),
         )
+    return table
+
+
+def stale_table(winners: Sequence[Winner], stale: Sequence[str]) -> Table:
+    """One row per shape: the winner's config and why it does not hold here. One environment."""
+    table, varying = _table_by_shape(winners)
+    table.add_column("variant", overflow="fold")
+    table.add_column("stale because", overflow="fold")
+    for winner in winners:
+        sizes = (str(winner.shape[name]) for name in varying)
+        table.add_row(*sizes, _variant_text(winner), escape("; ".join(stale)))
     return table
 
 
@@ -65,9 +76,23 @@ def speedup_text(winner: Winner) -> str:
     return f"{speedup.median:.3f} [{speedup.low:.3f}, {speedup.high:.3f}]"
 
 
-def _title(kernel: str, environment: Environment, common: Mapping[str, int | str]) -> str:
-    fixed = ", ".join(f"{name}={value}" for name, value in common.items())
-    return "\n".join(filter(None, [f"{kernel} on {environment.label}", fixed]))
+def _table_by_shape(winners: Sequence[Winner], stale: Sequence[str] = ()) -> tuple[Table, list[str]]:
+    """A table whose title says what the winners share and whose first columns, also returned, say their shapes."""
+    common = common_dimensions(winners)
+    varying = [name for name in winners[0].shape if name not in common] or list(winners[0].shape)[:1]
+    title = [f"{winners[0].variant.kernel} on {winners[0].environment.label}"]
+    if stale:
+        title.append("stale: " + "; ".join(stale))
+    if common:
+        title.append(", ".join(f"{name}={value}" for name, value in common.items()))
+    table = Table(title=escape("\n".join(title)), title_justify="left")
+    for name in varying:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table, varying
+
+
+def _variant_text(winner: Winner) -> str:
+    return "baseline" if winner.variant == winner.baseline else winner.variant.config.label
 
 
 def _unit(name: str, environment: Environment) -> str:

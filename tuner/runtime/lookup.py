@@ -24,7 +24,8 @@ class Origin(StrEnum):
 class Lookup:
     """The variant to run at a shape, where it came from and what stands behind it.
 
-    `winner` is None for the baseline.
+    `winner` is None for the baseline. `stale` says in what the winner's versions differ from those here, as far as
+    these are known without loading torch or Triton; empty when they do not. Another device shows in `origin`.
     """
 
     variant: Variant
@@ -32,6 +33,7 @@ class Lookup:
     origin: Origin
     winner: Winner | None
     explanation: str
+    stale: tuple[str, ...] = ()
 
     @property
     def config(self) -> Config:

@@ -48,7 +48,8 @@ class WinnerTable:
             fields = dict(data["environment"])
             target = Target(*str(fields.pop("target")).split(":", 1))  # a measured one need not be a known one
             evidence = Evidence(fields.pop("evidence"))
-            environment = Environment(target=target, evidence=evidence, **fields)
+            protocol = _typed(fields.pop("protocol"), (int,))  # without one, old numbers would look like new ones
+            environment = Environment(target=target, evidence=evidence, protocol=protocol, **fields)
             kernel, digest = str(data["kernel"]), str(data["source_digest"])
             rows = tuple(_row_from_json(row, kernel, environment, digest) for row in data["rows"])
             return cls(kernel, digest, environment, rows)
