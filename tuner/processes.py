@@ -1,11 +1,14 @@
 """Worker processes on one machine: a lost or hanging worker ends its job, never the run."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from importlib import import_module
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,6 +18,9 @@ from tuner.errors import UserError
 from tuner.records import Status
 
 R = TypeVar("R")
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+# Sets of spare workers: a final takes one every two or three seconds, and one takes about six to import torch.
+_SPARES = 3
 
 
 @dataclass(frozen=True)
@@ -25,51 +31,83 @@ class Failure:
     log: str
 
 
-def _start_worker(environment: Mapping[str, str]) -> None:
+def _start_worker(environment: Mapping[str, str], parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
     os.environ.update(environment)
+    # A parent that is killed cannot stop anyone: a worker in an endless launch would keep its GPU for ever.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 class WorkerPool:
     """A pool of spawned processes.
 
     `environment` is set in each worker before a job's module is imported, so variables that Triton reads at
-    import take effect. A worker that dies or outlasts its time is replaced.
+    import take effect. A worker that dies or outlasts its time is replaced. `spare` names a module: workers that
+    have imported it are kept ready, so that `replace_workers` costs no start.
     """
 
-    def __init__(self, workers: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, workers: int, environment: Mapping[str, str] | None = None, spare: str | None = None) -> None:
         self._workers = workers
         self._environment = dict(environment or {})
+        self._spare_module = spare
         self._pool = self._new_pool()
+        self._spares: deque[Any] = deque()
+        for _ in range(_SPARES if spare else 0):
+            self._add_spare()
 
     def _new_pool(self) -> Any:
         return ProcessPool(
             max_workers=self._workers,
             initializer=_start_worker,
-            initargs=[self._environment],
+            initargs=[self._environment, os.getpid()],
             context=multiprocessing.get_context("spawn"),
         )
 
+    def _add_spare(self) -> None:
+        pool = self._new_pool()
+        self._spares.append(pool)
+        for _ in range(self._workers if self._spare_module else 0):
+            pool.schedule(_load, args=[self._spare_module])
+
     def submit(self, function: Callable[..., R], *arguments: object, timeout_s: float) -> "Future[R]":
         """Run a function in a worker; `timeout_s` seconds after it began, the worker is killed."""
+        if not self._pool.active:  # a worker died with nothing to do
+            self.replace_workers()
         future: Future[R] = self._pool.schedule(function, args=arguments, timeout=timeout_s)
         return future
 
     def replace_workers(self) -> None:
         """Kill every worker and go on with fresh ones; jobs in flight are lost."""
-        self.kill()
-        self._pool = self._new_pool()
+        _stop(self._pool)
+        while True:
+            self._add_spare()
+            self._pool = self._spares.popleft()
+            if self._pool.active:
+                return
+            _stop(self._pool)
 
     def kill(self) -> None:
         """Kill every worker at once."""
-        self._pool.stop()
-        self._pool.join()
+        _stop(self._pool)
+        for spare in self._spares:
+            _stop(spare)
 
     def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.kill()
+
+
+def _load(module: str) -> None:
+    import_module(module)  # the module itself could not be sent back
+
+
+def _stop(pool: Any) -> None:
+    pool.stop()
+    pool.join()
 
 
 def result(future: "Future[R]") -> R | Failure:
