@@ -10,6 +10,7 @@ import json
 import symtable
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import libcst as cst
@@ -90,6 +91,7 @@ class _Parsed:
     module: cst.Module
     symbols: symtable.SymbolTable
     imports: Mapping[str, str]  # local name -> what it stands for, dotted
+    calls: Sequence[cst.Call]
 
     def binds(self, name: str) -> bool:
         """Whether the module's top level assigns, defines or imports that name."""
@@ -97,6 +99,7 @@ class _Parsed:
         return found is not None and (found.is_assigned() or found.is_imported())
 
 
+@lru_cache(maxsize=16)
 def _parse(source: str, name: str) -> _Parsed:
     text = source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     try:
@@ -116,7 +119,8 @@ def _parse(source: str, name: str) -> _Parsed:
             full, local = each.evaluated_name, each.evaluated_alias
             bound = full if local or prefix else full.split(".")[0]
             imports[local or bound] = prefix + bound
-    return _Parsed(name, module, symbols, imports)
+    calls = cast(list[cst.Call], matchers.findall(module, matchers.Call()))
+    return _Parsed(name, module, symbols, imports, calls)
 
 
 def _find(parsed: _Parsed, name: str) -> cst.FunctionDef:
@@ -200,8 +204,8 @@ def _check_names(parsed: _Parsed, target: cst.FunctionDef, parameters: Sequence[
 def _check_calls(parsed: _Parsed, target: cst.FunctionDef, parameters: Sequence[str]) -> None:
     """UserError where the file itself passes a tuned parameter: in `f(...)`, `f[grid](...)` or `f.warmup(...)`."""
     order = [each.name.value for each in target.params.params]
-    for call in matchers.findall(parsed.module, matchers.Call()):
-        given = cast(cst.Call, call).args
+    for call in parsed.calls:
+        given = call.args
         if (get_full_name_for_node(call) or "").split(".")[0] == target.name.value:
             passed = [each.keyword.value for each in given if each.keyword]
             passed += order[: sum(each.keyword is None and not each.star for each in given)]
