@@ -1,89 +1,141 @@
-"""Times launches on the GPU: CUDA-graph replay between device events, so that host time stays out."""
+"""Times launches on the GPU between device events, so that host time stays out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 
+from tuner.measure.telemetry import read_conditions
+from tuner.records import Conditions
+
 # One sample replays a graph long enough for the events' resolution (about 0.5 us) to vanish in it.
 _SAMPLE_US = 200.0
+_LONG_ENOUGH = 0.9
 _MAX_LAUNCHES = 100
-_PROBE_ROUNDS = 4
+_PROBE_LAUNCHES = 4
+# A launch this long hides the host's work for the next one; it needs no graph.
+_LONG_US = 1000.0
 # An idle GPU lowers its clocks and takes up to a second to raise them: warm up until two batches agree.
 _BATCH_US = 10_000.0
 _STEADY_WITHIN = 0.01
 _MAX_BATCHES = 100
+# A time known from before is a clock gauge too, and a shorter batch shows whether it is reached.
+_GAUGE_US = 2_000.0
 
 
 @dataclass(frozen=True)
-class Replay:
-    """A captured graph of `launches` launches."""
+class Timed:
+    """What one sample times: `run` does so many launches, by replaying a CUDA graph or, for a long kernel, directly."""
 
-    graph: torch.cuda.CUDAGraph
+    run: Callable[[], None]
     launches: int
 
 
-def capture(launches: Sequence[Callable[[], None]]) -> Replay:
-    """Capture launches, taken in turn, as many as fill one sample; each has run once before, so nothing compiles.
+@dataclass(frozen=True)
+class Samples:
+    """Time of one launch in microseconds, per timed thing and round, and the GPU's state meanwhile, if known."""
 
-    Several launches over different buffers keep the L2 cache cold; one alone keeps it warm.
+    times_us: list[list[float]]
+    conditions: Conditions | None
+
+    def joined(self, more: "Samples") -> "Samples":
+        """These and more of the same things, with the worst conditions of the two."""
+        times_us = [[*some, *others] for some, others in zip(self.times_us, more.times_us, strict=True)]
+        return Samples(times_us, more.conditions.worst(self.conditions) if more.conditions else self.conditions)
+
+
+def probe(launches: Sequence[Callable[[], None]]) -> Timed:
+    """A few launches, taken in turn, to warm up with; each has run once before, so nothing compiles."""
+    return _captured(launches, max(1, _PROBE_LAUNCHES // len(launches)))
+
+
+def prepare(launches: Sequence[Callable[[], None]]) -> Timed:
+    """Make launches, taken in turn, ready to be sampled; they must be warm (see `warm_up`), and so must the GPU.
+
+    Several launches over different buffers keep the L2 cache cold; one alone keeps it warm. A sample grows until it is
+    long enough, for with fewer launches its own start weighs more.
     """
-    probe = _capture(launches, _PROBE_ROUNDS)
-    probe.graph.replay()
-    each_us = _elapsed_us([probe]) / probe.launches
-    wanted = min(max(_SAMPLE_US / each_us, 1), _MAX_LAUNCHES)
-    return _capture(launches, max(1, round(wanted / len(launches))))
+    rounds = max(1, _PROBE_LAUNCHES // len(launches))
+    while True:
+        timed = _captured(launches, rounds)
+        timed.run()
+        sample_us = _elapsed_us([timed])
+        each_us = sample_us / timed.launches
+        if each_us >= _LONG_US:
+            return _one_by_one(launches)
+        if sample_us >= _LONG_ENOUGH * _SAMPLE_US or timed.launches >= _MAX_LAUNCHES:
+            return timed
+        wanted = min(_SAMPLE_US / each_us, _MAX_LAUNCHES)
+        rounds = max(rounds + 1, round(wanted / len(launches)))
 
 
-def _capture(launches: Sequence[Callable[[], None]], rounds: int) -> Replay:
+def _one_by_one(launches: Sequence[Callable[[], None]]) -> Timed:
+    in_turn = cycle(launches)
+    return Timed(lambda: next(in_turn)(), 1)
+
+
+def _captured(launches: Sequence[Callable[[], None]], rounds: int) -> Timed:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(rounds):
             for launch in launches:
                 launch()
-    return Replay(graph, rounds * len(launches))
+    return Timed(graph.replay, rounds * len(launches))
 
 
-def sample(replays: Sequence[Replay], rounds: int) -> list[list[float]]:
-    """Time of one launch in microseconds, per replay and round.
+def sample(timed: Sequence[Timed], rounds: int) -> Samples:
+    """Time each so many times.
 
-    Rounds are interleaved over the replays and their order turns from round to round, so that clock and temperature
-    drift fall on all alike.
+    Rounds are interleaved and their order turns from round to round, so that clock and temperature drift fall on all
+    alike. The GPU should be warm: see `warm_up`.
     """
-    _warm_up(replays)
-    events = [[(_event(), _event()) for _ in range(rounds)] for _ in replays]
+    events = [[(_event(), _event()) for _ in range(rounds)] for _ in timed]
+    timed[-1].run()  # the host stays ahead from here on: no event waits for it
     for number in range(rounds):
-        for step in range(len(replays)):
-            index = (number + step) % len(replays)
+        for step in range(len(timed)):
+            index = (number + step) % len(timed)
             start, end = events[index][number]
             start.record()
-            replays[index].graph.replay()
+            timed[index].run()
             end.record()
+    conditions = read_conditions()  # while the GPU is at work
     torch.cuda.synchronize()
-    return [
-        [start.elapsed_time(end) * 1000 / replay.launches for start, end in pairs]
-        for replay, pairs in zip(replays, events, strict=True)
+    times_us = [
+        [start.elapsed_time(end) * 1000 / each.launches for start, end in pairs]
+        for each, pairs in zip(timed, events, strict=True)
     ]
+    return Samples(times_us, conditions)
 
 
-def _warm_up(replays: Sequence[Replay]) -> None:
-    """Replay until two batches in a row take the same time within 1%, so that clocks are up and stay up."""
-    repeats = max(1, round(_BATCH_US / _elapsed_us(replays)))
+def warm_up(timed: Sequence[Timed], known_us: float | None = None) -> None:
+    """Run until the clocks are up: two batches in a row agree within 1%.
+
+    `known_us` is the time of one launch of the first when the clocks were up; where it is reached at once, that is
+    enough.
+    """
+    if known_us is not None:
+        gauge = timed[:1]
+        repeats = max(1, round(_GAUGE_US / (known_us * gauge[0].launches)))
+        each_us = _elapsed_us(gauge, repeats) / (repeats * gauge[0].launches)
+        if abs(each_us - known_us) <= _STEADY_WITHIN * known_us:
+            return
+    repeats = max(1, round(_BATCH_US / _elapsed_us(timed)))
     before_us = 0.0
     for _ in range(_MAX_BATCHES):
-        batch_us = _elapsed_us(replays, repeats)
+        batch_us = _elapsed_us(timed, repeats)
         if abs(batch_us - before_us) <= _STEADY_WITHIN * batch_us:
             return
         before_us = batch_us
 
 
-def _elapsed_us(replays: Sequence[Replay], repeats: int = 1) -> float:
-    """Device time of replaying each graph so many times."""
+def _elapsed_us(timed: Sequence[Timed], repeats: int = 1) -> float:
+    """Device time of running each so many times."""
     start, end = _event(), _event()
     start.record()
     for _ in range(repeats):
-        for replay in replays:
-            replay.graph.replay()
+        for each in timed:
+            each.run()
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) * 1000

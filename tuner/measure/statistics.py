@@ -4,15 +4,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 from tuner.records import Speedup, Timing
-
-# Two-sided 95% quantiles of Student's t by degrees of freedom.
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 # Processes minutes apart differ by up to half a percent however well those in a row agree: clocks, temperature (seen on
 # an H100). No interval is narrower than this on either side.
 _DRIFT = 0.0075
+# A candidate is looked at several times while samples come in, so one look needs more than the usual 5%.
+_SLOWER_AT_P = 0.005
+_SETTLED = 0.01
 
 
 def summarize(samples_us: Sequence[float]) -> Timing:
@@ -24,11 +25,40 @@ def summarize(samples_us: Sequence[float]) -> Timing:
     return Timing(float(median), float(low), float(high), len(samples), samples)
 
 
+def uncertainty(samples: Sequence[float]) -> float:
+    """Half the width of the median's 95% interval, relative to the median; no distribution is assumed.
+
+    The interval's ends are samples (binomial order statistics). Infinite while there are too few: below 6.
+    """
+    if len(samples) < 6:
+        return math.inf
+    median = float(np.median(samples))
+    interval = stats.quantile_test(samples, q=median, p=0.5).confidence_interval(0.95)
+    return float(interval.high - interval.low) / 2 / median
+
+
+def significantly_slower(candidate_us: Sequence[float], leader_us: Sequence[float]) -> bool:
+    """Whether samples taken in pairs show that the candidate is slower (Wilcoxon's signed-rank test, one-sided).
+
+    ValueError when they do not pair.
+    """
+    _require_pairs(candidate_us, leader_us)
+    distances = np.asarray(candidate_us) - np.asarray(leader_us)
+    if not distances.any():
+        return False
+    return bool(stats.wilcoxon(distances, alternative="greater").pvalue < _SLOWER_AT_P)
+
+
 def paired_ratio(baseline_us: Sequence[float], candidate_us: Sequence[float]) -> float:
     """The median of baseline/candidate over rounds taken next to each other; ValueError when they do not pair."""
-    if len(baseline_us) != len(candidate_us) or not baseline_us:
-        raise ValueError(f"{len(baseline_us)} baseline samples do not pair with {len(candidate_us)}")
+    _require_pairs(baseline_us, candidate_us)
     return float(np.median(np.asarray(baseline_us) / np.asarray(candidate_us)))
+
+
+def settled(baseline_us: Sequence[float], candidate_us: Sequence[float]) -> bool:
+    """Whether paired rounds of one process agree: their median ratio is known to 1%. Others are best taken again."""
+    _require_pairs(baseline_us, candidate_us)
+    return uncertainty([one / other for one, other in zip(baseline_us, candidate_us, strict=True)]) <= _SETTLED
 
 
 def speedup_over_processes(ratios: Sequence[float]) -> Speedup:
@@ -36,11 +66,18 @@ def speedup_over_processes(ratios: Sequence[float]) -> Speedup:
 
     Within a process, rounds agree far better than processes agree with each other (memory placement, clocks). So the
     spread that counts is the one between processes: a 95% prediction interval (Student's t) for the next one, on
-    logarithms. ValueError for fewer than 2 or more than 10 processes.
+    logarithms. ValueError for fewer than 2 processes.
     """
-    if len(ratios) - 1 not in _T95:
-        raise ValueError(f"{len(ratios)} processes; expected 2 to 10")
+    count = len(ratios)
+    if count < 2:
+        raise ValueError(f"{count} processes; expected at least 2")
     logs = np.log(np.asarray(ratios))
     center, spread = float(np.mean(logs)), float(np.std(logs, ddof=1))
-    reach = math.hypot(_T95[len(ratios) - 1] * spread * math.sqrt(1 + 1 / len(ratios)), math.log1p(_DRIFT))
+    student = float(stats.t.ppf(0.975, count - 1))
+    reach = math.hypot(student * spread * math.sqrt(1 + 1 / count), math.log1p(_DRIFT))
     return Speedup(math.exp(center), math.exp(center - reach), math.exp(center + reach))
+
+
+def _require_pairs(first: Sequence[float], second: Sequence[float]) -> None:
+    if len(first) != len(second) or not first:
+        raise ValueError(f"{len(first)} samples do not pair with {len(second)}")

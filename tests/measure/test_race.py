@@ -1,0 +1,240 @@
+"""How long a candidate is sampled: until its time is known, or it has clearly lost."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tuner.measure.benchmark import Samples, Timed
+from tuner.measure.race import Leader, Raced, alternate, race
+from tuner.measure.statistics import uncertainty
+from tuner.records import Conditions
+
+Launch = Callable[[], None]
+
+QUIET, NOISY = 0.0005, 0.1
+
+
+@dataclass
+class FakeGpu:
+    """Samples around a mean per candidate, with noise of its own and a clock that drifts for all alike."""
+
+    seed: int = 0
+    drift: float = 0.05
+    conditions: Iterator[Conditions | None] | None = None
+    batches: list[int] = field(default_factory=list)
+    done: list[tuple[Any, ...]] = field(default_factory=list)
+    laws: dict[Launch, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._draw = np.random.default_rng(self.seed)
+
+    def launches(self, mean_us: float, noise: float) -> list[Launch]:
+        launch: Launch = lambda: None  # noqa: E731 - each one is another
+        self.laws[launch] = (mean_us, noise)
+        return [launch]
+
+    def leader(self, mean_us: float, noise: float) -> Leader:
+        return Leader(Timed(self.launches(mean_us, noise)[0], 20), mean_us)
+
+    def probe(self, launches: Sequence[Launch]) -> Timed:
+        return Timed(launches[0], 4)
+
+    def prepare(self, launches: Sequence[Launch]) -> Timed:
+        self.done.append(("prepare", launches[0]))
+        return Timed(launches[0], 20)
+
+    def warm_up(self, timed: Sequence[Timed], known_us: float | None = None) -> None:
+        self.done.append(("warm up", *[each.run for each in timed], known_us))
+
+    def sample(self, timed: Sequence[Timed], rounds: int) -> Samples:
+        assert all(each.launches == 20 for each in timed), "sampled what is not prepared"
+        before = sum(self.batches)
+        self.batches.append(rounds)
+        clock = 1 + self.drift * np.sin(np.arange(before, before + rounds) / 20)
+        laws = [self.laws[each.run] for each in timed]
+        times_us = [mean_us * clock * self._draw.lognormal(0, noise, rounds) for mean_us, noise in laws]
+        return Samples(
+            [list(map(float, each)) for each in times_us], next(self.conditions) if self.conditions else None
+        )
+
+
+NewGpu = Callable[..., FakeGpu]
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> NewGpu:
+    """Makes a GPU and lets the race run on it."""
+
+    def make(seed: int = 0, **values: object) -> FakeGpu:
+        made = FakeGpu(seed, **values)  # type: ignore[arg-type]
+        for name in ("probe", "prepare", "warm_up", "sample"):
+            monkeypatch.setattr(f"tuner.measure.race.{name}", getattr(made, name))
+        return made
+
+    return make
+
+
+def run(gpu: FakeGpu, factor: float, noise: float) -> Raced:
+    """A candidate that takes `factor` times as long as the leader, raced against it."""
+    return race(gpu.launches(10 * factor, noise), gpu.leader(10.0, noise))
+
+
+@pytest.mark.parametrize("noise", [QUIET, 0.01])
+@pytest.mark.parametrize("factor", [1.2, 3.0])
+def test_a_clearly_slower_candidate_is_dropped_at_the_first_look(gpu: NewGpu, factor: float, noise: float) -> None:
+    for seed in range(20):
+        made = gpu(seed)
+        raced = run(made, factor, noise)
+        assert raced.dropped
+        assert len(raced.samples_us) == sum(made.batches) == 8
+        assert float(np.median(raced.samples_us)) == pytest.approx(10 * factor, rel=0.1)
+
+
+def test_a_slightly_slower_candidate_is_dropped_later(gpu: NewGpu) -> None:
+    """2% under 2% of noise: a few looks are needed, and nearly always enough."""
+    counts = [len(raced.samples_us) for seed in range(20) if (raced := run(gpu(seed), 1.02, 0.02)).dropped]
+    assert len(counts) >= 18
+    assert max(counts) > 8
+    assert float(np.median(counts)) <= 64
+
+
+@pytest.mark.parametrize("noise", [QUIET, 0.01, NOISY])
+def test_an_equal_candidate_is_hardly_ever_dropped(gpu: NewGpu, noise: float) -> None:
+    """Each of up to 16 looks at the same growing samples has a chance of at most 0.5%; they overlap."""
+    dropped = sum(run(gpu(seed), 1.0, noise).dropped for seed in range(100))
+    assert dropped <= 6
+
+
+@pytest.mark.parametrize("noise", [QUIET, 0.005, 0.02])
+@pytest.mark.parametrize("factor", [0.5, 0.95])
+def test_a_faster_candidate_is_sampled_until_it_is_known(gpu: NewGpu, factor: float, noise: float) -> None:
+    for seed in range(10):
+        raced = run(gpu(seed), factor, noise)
+        assert not raced.dropped
+        assert 32 <= len(raced.samples_us) <= 128
+        assert len(raced.samples_us) == 128 or uncertainty(raced.samples_us) <= 0.002
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(("noise", "rounds"), [(QUIET, 32), (NOISY, 128)])
+def test_noise_decides_how_long_it_takes(gpu: NewGpu, noise: float, rounds: int, alone: bool) -> None:
+    for seed in range(10):
+        made = gpu(seed, drift=0.0)
+        raced = race(made.launches(5.0, noise), None if alone else made.leader(10.0, noise))
+        assert len(raced.samples_us) == rounds
+        assert made.batches == [8] * (rounds // 8)
+
+
+def test_something_between_quiet_and_noisy_takes_something_between(gpu: NewGpu) -> None:
+    counts = {
+        len(race(made.launches(5.0, 0.006), None).samples_us) for seed in range(20) if (made := gpu(seed, drift=0.0))
+    }
+    assert counts & set(range(40, 128, 8))
+    assert counts <= set(range(32, 129, 8))
+
+
+def test_the_leaders_noise_does_not_hold_up_the_candidate(gpu: NewGpu) -> None:
+    made = gpu(drift=0.0)
+    assert len(race(made.launches(5.0, QUIET), made.leader(10.0, NOISY)).samples_us) == 32
+
+
+def test_a_candidate_that_may_not_lose_is_sampled_in_full(gpu: NewGpu) -> None:
+    made = gpu(drift=0.0)
+    raced = race(made.launches(30.0, QUIET), made.leader(10.0, QUIET), has_lost=lambda candidate, leader: False)
+    assert not raced.dropped
+    assert len(raced.samples_us) == 32
+
+
+def test_what_decides_a_loss_sees_all_pairs_so_far(gpu: NewGpu) -> None:
+    made, seen = gpu(drift=0.0), list[tuple[int, int]]()
+
+    def after_three_looks(candidate_us: Sequence[float], leader_us: Sequence[float]) -> bool:
+        seen.append((len(candidate_us), len(leader_us)))
+        assert float(np.median(candidate_us)) == pytest.approx(30.0, rel=0.01)
+        assert float(np.median(leader_us)) == pytest.approx(10.0, rel=0.01)
+        return len(seen) == 3
+
+    raced = race(made.launches(30.0, QUIET), made.leader(10.0, QUIET), after_three_looks)
+    assert raced.dropped
+    assert seen == [(8, 8), (16, 16), (24, 24)]
+    assert len(raced.samples_us) == 24
+
+
+def test_without_a_leader_nothing_is_compared(gpu: NewGpu) -> None:
+    def never(candidate_us: Sequence[float], leader_us: Sequence[float]) -> bool:
+        raise AssertionError("there is nothing to lose against")
+
+    made = gpu()
+    (launch,) = launches = made.launches(10.0, QUIET)
+    assert not race(launches, None, never).dropped
+    assert made.done == [("warm up", launch, None), ("prepare", launch)]
+
+
+def test_the_leaders_known_time_is_the_gauge_of_the_clocks(gpu: NewGpu) -> None:
+    """It is ready; the candidate, which is not, is made so once the clocks are up."""
+    made = gpu()
+    (launch,) = launches = made.launches(20.0, QUIET)
+    leader = made.leader(10.0, QUIET)
+    race(launches, leader)
+    assert made.done == [("warm up", leader.timed.run, 10.0), ("prepare", launch)]
+
+
+BATCHES = [
+    Conditions(1980, 50),
+    Conditions(1700, 52, ("power cap",)),
+    None,
+    Conditions(1900, 61, ("thermal slowdown", "power cap")),
+]
+WORST = Conditions(1700, 61, ("power cap", "thermal slowdown"))
+
+
+def test_the_conditions_are_the_worst_of_all_batches(gpu: NewGpu) -> None:
+    made = gpu(drift=0.0, conditions=iter(BATCHES))
+    assert race(made.launches(10.0, QUIET), None).conditions == WORST
+    made = gpu(drift=0.0, conditions=iter(BATCHES))
+    assert alternate([made.launches(10.0, NOISY), made.launches(10.0, NOISY)]).conditions == WORST
+
+
+def test_unknown_conditions_stay_unknown(gpu: NewGpu) -> None:
+    made = gpu()
+    assert race(made.launches(10.0, QUIET), None).conditions is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0003])
+def test_ratios_that_are_known_end_the_alternation(gpu: NewGpu, noise: float) -> None:
+    """The clock drifts by 10%, for all alike."""
+    made = gpu(drift=0.1)
+    samples = alternate([made.launches(mean_us, noise) for mean_us in (20.0, 10.0, 15.0)])
+    assert [len(each) for each in samples.times_us] == [32, 32, 32]
+    assert [float(np.median(each)) for each in samples.times_us] == pytest.approx([20.0, 10.0, 15.0], rel=0.1)
+    assert uncertainty(samples.times_us[0]) > 0.002
+
+
+def test_what_alternates_is_prepared_on_warm_clocks(gpu: NewGpu) -> None:
+    """Preparing lets them fall again."""
+    made = gpu()
+    (one,), (two,) = candidates = [made.launches(10.0, QUIET) for _ in range(2)]
+    alternate(candidates)
+    warm = ("warm up", one, two, None)
+    assert made.done == [warm, ("prepare", one), ("prepare", two), warm]
+
+
+@pytest.mark.parametrize("noises", [(NOISY, 0.0, 0.0), (0.0, NOISY, 0.0), (0.0, 0.0, NOISY)])
+def test_one_noisy_ratio_keeps_all_alternating_up_to_the_cap(gpu: NewGpu, noises: tuple[float, float, float]) -> None:
+    made = gpu()
+    samples = alternate([made.launches(10.0, noise) for noise in noises])
+    assert [len(each) for each in samples.times_us] == [128, 128, 128]
+
+
+def test_the_count_of_alternations_follows_the_noise(gpu: NewGpu) -> None:
+    counts = [
+        len(alternate([made.launches(10.0, 0.002), made.launches(5.0, 0.002)]).times_us[0])
+        for made in map(gpu, range(20))
+    ]
+    assert set(counts) <= {32, 64, 96, 128}
+    assert len(set(counts)) > 1
+    assert math.isfinite(float(np.mean(counts)))
