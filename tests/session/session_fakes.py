@@ -1,13 +1,15 @@
 """A kernel, a space, and an evaluator and compilers that answer in this process."""
 
 import dataclasses
+import math
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tuner.catalog import Kernel, load_folder
 from tuner.compile.builder import Built, CompileJob, build
@@ -16,6 +18,7 @@ from tuner.ranking import estimated_winner
 from tuner.records import (
     Agreement,
     Binary,
+    Conditions,
     Config,
     Environment,
     Evaluation,
@@ -30,7 +33,7 @@ from tuner.records import (
 )
 from tuner.search import Method
 from tuner.session import RunRequest, RunSummary
-from tuner.session.evaluator import Contest, Evaluator, Rules
+from tuner.session.evaluator import Contest, Decision, Evaluator, Rules
 from tuner.session.events import Event
 from tuner.session.run import TuningSession
 from tuner.space import ImplementationSpace, SearchSpace
@@ -100,6 +103,10 @@ def no_fault(variant: Variant, shape: Shape) -> None:
     return None
 
 
+def unknown(variant: Variant, shape: Shape) -> None:
+    return None
+
+
 @dataclass
 class FakeCompilers:
     """Stands for the pool of compiling processes; `code` names the binary of a variant."""
@@ -112,9 +119,9 @@ class FakeCompilers:
         assert function is build
         assert timeout_s > 0
         self.jobs.append(job)
-        return settled(self.fault(job.variant, job.shape) or Built(self._binary(job), 8))
+        return settled(self.fault(job.variant, job.shape) or Built(self.binary(job), 8))
 
-    def _binary(self, job: CompileJob) -> Binary:
+    def binary(self, job: CompileJob) -> Binary:
         digest = self.code(job.variant)
         return Binary(digest, "*bf16", 32, 0, 0, 100, FrozenMapping({"16": 1}), FrozenMapping({"16": 1}), 0.1)
 
@@ -126,11 +133,16 @@ class FakeEvaluator(Evaluator):
     fault: Fault = no_fault
     delay_s: float = 0.0
     time_us: Callable[[Variant, Shape], float] = time_us
+    conditions: Callable[[Variant, Shape], Conditions | None] = unknown
     submitted: list[tuple[Variant, Shape]] = field(default_factory=list)
+    leaders: list[Evaluation | None] = field(default_factory=list)
     recovered: list[Failure] = field(default_factory=list)
     environment: Environment = ENVIRONMENT
     capacity: int = 1
+    final_s: float = 0.0
     pending: "list[Future[Any]]" = field(default_factory=list)
+    contests: list[Contest] = field(default_factory=list)
+    rules: list[Rules] = field(default_factory=list)
 
     def sharing_key(self, variant: Variant, shape: Shape, binary: Binary) -> Hashable:
         return binary.digest, shape
@@ -138,8 +150,9 @@ class FakeEvaluator(Evaluator):
     def stored_result(self, evaluation: Evaluation) -> float | None:
         return evaluation.timing.median_us if evaluation.timing else None
 
-    def submit(self, variant: Variant, shape: Shape) -> "Future[Any]":
+    def submit(self, variant: Variant, shape: Shape, leader: Evaluation | None) -> "Future[Any]":
         self.submitted.append((variant, shape))
+        self.leaders.append(leader)
         answer = self.fault(variant, shape) or self.time_us(variant, shape)
         if not self.delay_s:
             return settled(answer)
@@ -150,14 +163,18 @@ class FakeEvaluator(Evaluator):
         return future
 
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: float) -> Evaluation:
-        timing = Timing(result, result, result, 1)
-        return Evaluation(variant, shape, Status.PASSED, "", built.binary, Agreement(8, 0, 0), timing)
+        timing, conditions = Timing(result, result, result, 1), self.conditions(variant, shape)
+        return Evaluation(variant, shape, Status.PASSED, "", built.binary, Agreement(8, 0, 0), timing, conditions)
 
-    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+        compiles, digest = rules.compiles, rules.source_digest
+        self.contests += contests
+        self.rules.append(rules)
         for contest in contests:
-            compiles, digest = rules.compiles, rules.source_digest
-            winner = estimated_winner(contest.baseline, contest.evaluations, self.environment, digest, compiles)
-            yield contest.baseline.shape, winner
+            yield estimated_winner(contest.baseline, contest.evaluations, self.environment, digest, compiles)
+
+    def decide_s(self, shapes: int) -> float:
+        return self.final_s
 
     def recover(self, failure: Failure) -> None:
         """Like a pool whose workers are replaced: what is in flight is lost."""
@@ -191,6 +208,7 @@ class Bench:
     """Runs sessions over one store. Method and order are the grid's unless a test asks for others."""
 
     path: Path
+    start: ClassVar[Callable[[], float]] = staticmethod(time.monotonic)
 
     def run(
         self,
@@ -198,7 +216,7 @@ class Bench:
         evaluator: FakeEvaluator | None = None,
         compilers: FakeCompilers | None = None,
         space: SearchSpace = SPACE,
-        watch: Callable[[Event], None] | None = None,
+        watch: Callable[[Event], object] | None = None,
         **changes: Any,
     ) -> Done:
         request = RunRequest(KERNEL, space, SHAPES, None, 8, method=Method.GRID)
@@ -211,8 +229,9 @@ class Bench:
             if watch:
                 watch(event)
 
+        deadline = math.inf if request.timeout_s is None else type(self).start() + request.timeout_s
         with Store.open(self.path) as store:
-            session = TuningSession(request, store, listen, evaluator, compilers)  # type: ignore[arg-type]
+            session = TuningSession(request, store, listen, evaluator, compilers, deadline)  # type: ignore[arg-type]
             return Done(session.run(), events, evaluator, compilers)
 
     def evaluations(self) -> list[Evaluation]:

@@ -1,6 +1,8 @@
 """Trials, time, resume and the end of a space."""
 
 import dataclasses
+import importlib
+import math
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -23,7 +25,6 @@ from tuner.search import Method
 from tuner.session.events import (
     Evaluated,
     FinalStarted,
-    MorePlanned,
     RunStarted,
     ShapeSkipped,
     SpaceExhausted,
@@ -41,7 +42,8 @@ def at(shape: Shape, evaluations: list[Evaluation]) -> list[Evaluation]:
 
 @pytest.fixture
 def no_refinement(loop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_REFINED", 0)
+    monkeypatch.setattr(loop, "_KEPT", 0)
+    monkeypatch.setattr(loop, "_STAGE", 1000)
 
 
 # Trials.
@@ -101,21 +103,51 @@ def test_one_shape_may_end_before_another(bench: Bench) -> None:
     assert len(at(SHAPES[1], bench.evaluations())) >= 11
 
 
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("trials", [1, 2, 5, 8, 20])
+def test_each_shape_gets_exactly_its_trials_refinement_included(
+    bench: Bench, trials: int, jobs: int, method: Method
+) -> None:
+    done = bench.run(trials=trials, jobs=jobs, method=method)
+    assert [len(at(shape, bench.evaluations())) for shape in SHAPES] == [trials] * len(SHAPES)
+    assert len(done.submitted) == len(set(done.submitted)) == trials * len(SHAPES)
+
+
+@pytest.mark.parametrize("more", [1, 3, 12])
+def test_more_trials_later_add_exactly_as_many(bench: Bench, more: int) -> None:
+    bench.run(trials=8)
+    assert bench.run(trials=8 + more).summary.evaluated == more * len(SHAPES)
+
+
 # Refinement.
 
 
 def test_the_best_configs_are_tried_with_the_set_that_compiles_least(bench: Bench) -> None:
+    """A fifth of the trials, at most four, is kept for them; what they do not need is searched after all."""
     space = dataclasses.replace(SPACE, candidates=("num_rows",), alignment_candidates=("row_stride",))
     least = SpecializationSet.of(["num_rows"], ["row_stride"])
     compilers = FakeCompilers(code_by_config)
-    done = bench.run(compilers=compilers, space=space, method=Method.RANDOM, trials=8, shapes=SHAPES[:1])
-    searched, refined = done.submitted[:8], done.submitted[8:]
+    done = bench.run(compilers=compilers, space=space, method=Method.RANDOM, trials=15, shapes=SHAPES[:1])
+    searched, later = done.submitted[:12], done.submitted[12:]
     configs = {variant.config for variant, _ in searched} - {BASELINE.config}
     best = sorted(configs, key=lambda each: time_us(Variant("scale_rows", each), SHAPES[0]))[:3]
     wanted = [(Variant("scale_rows", each, least), SHAPES[0]) for each in best]
-    assert refined == [each for each in wanted if each not in searched]
+    refined = [each for each in wanted if each not in searched]
     assert len(refined) >= 2
-    assert [event.count for event in done.of(MorePlanned)] == [len(refined)]
+    assert later[: len(refined)] == refined
+    assert len(done.submitted) == 15
+
+
+def test_what_is_best_at_one_shape_is_tried_at_the_next(bench: Bench) -> None:
+    """The first shape is known well; the second one's own search does not come across its best config."""
+    bench.run(shapes=SHAPES[:1], trials=SPACE_SIZE + 1)
+    done = bench.run(trials=10)
+    best = Variant("scale_rows", config(4, 2), ALL_MARKED)
+    searched = [variant.config for variant, shape in done.submitted[:8] if shape == SHAPES[1]]
+    assert config(4, 2) not in searched
+    assert (best, SHAPES[1]) in done.submitted[8:]
+    assert {winner.variant for winner in done.summary.winners} == {best}
 
 
 def test_refinement_keeps_to_the_space(bench: Bench) -> None:
@@ -130,12 +162,9 @@ def test_refinement_keeps_to_the_space(bench: Bench) -> None:
 
 
 def test_a_refined_variant_wins_over_one_that_compiles_more(bench: Bench) -> None:
-    done = bench.run(trials=2, shapes=SHAPES[:1])
-    assert [variant.specialization for variant, _ in done.submitted] == [
-        SpecializationSet(),
-        SpecializationSet(),
-        ALL_MARKED,
-    ]
+    done = bench.run(trials=5, shapes=SHAPES[:1])
+    *searched, last = [variant.specialization for variant, _ in done.submitted]
+    assert (len(searched), last, ALL_MARKED in searched) == (4, ALL_MARKED, False)
     (winner,) = done.summary.winners
     assert (winner.variant, winner.compiles) == (Variant("scale_rows", config(1, 1), ALL_MARKED), 1)
 
@@ -151,8 +180,8 @@ def test_a_second_session_evaluates_nothing_anew_and_chooses_the_same(bench: Ben
     assert second.submitted == []
     assert second.summary.evaluated == 0
     assert bench.rows() == rows
-    assert first.summary.evaluated == len(rows) >= 9 * len(SHAPES)
-    assert second.of(RunStarted)[0].stored == 9 * len(SHAPES)  # of its plan; refinement added more
+    assert first.summary.evaluated == len(rows) == 9 * len(SHAPES)
+    assert second.of(RunStarted)[0].stored == 9 * len(SHAPES)
     assert second.summary.winners == first.summary.winners
     assert second.of(WinnerChosen) == []  # its finals were held
 
@@ -230,15 +259,20 @@ def test_a_binary_that_an_earlier_run_timed_is_not_timed_again(bench: Bench) -> 
 
 
 def test_finals_are_held_where_something_was_learnt_and_only_there(bench: Bench) -> None:
-    first = bench.run(trials=3, shapes=SHAPES[:1])
+    first = bench.run(trials=3)
+    assert [event.shapes for event in first.of(FinalStarted)] == [len(SHAPES)]
     second = bench.run(trials=3)
-    assert [event.shapes for event in second.of(FinalStarted)] == [1]
-    assert [event.winner.shape for event in second.of(WinnerChosen)] == [SHAPES[1]]
-    assert [winner.shape for winner in second.summary.winners] == list(SHAPES)
-    assert second.summary.winners[0] == first.summary.winners[0]
+    assert [event.shapes for event in second.of(FinalStarted)] == [0]
+    assert second.summary.winners == first.summary.winners
     third = bench.run(trials=SPACE_SIZE)
     assert [event.winner.shape for event in third.of(WinnerChosen)] == list(SHAPES)
     assert {winner.variant.config for winner in third.summary.winners} == {config(4, 2)}
+
+
+def test_a_winner_does_not_stand_where_it_may_serve_more_than_it_was_checked_for(bench: Bench) -> None:
+    bench.run(trials=3, shapes=SHAPES[:1])
+    second = bench.run(trials=3)
+    assert [event.winner.shape for event in second.of(WinnerChosen)] == list(SHAPES)
 
 
 def test_a_winner_from_before_a_run_that_was_cut_off_does_not_stand(bench: Bench) -> None:
@@ -279,6 +313,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.now_s
 
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
     def evaluate(self, variant: Variant, shape: Shape) -> float:
         self.now_s += 10.0
         return time_us(variant, shape)
@@ -287,7 +324,9 @@ class Clock:
 @pytest.fixture
 def clock(loop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock.monotonic))
+    for module in (loop, importlib.import_module("tuner.session.pipeline")):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
+    monkeypatch.setattr(Bench, "start", staticmethod(clock.monotonic))
     return clock
 
 
@@ -300,6 +339,40 @@ def test_the_search_ends_at_its_deadline_and_winners_are_chosen_from_what_is_the
     again = bench.run(trials=20)
     assert not again.summary.timed_out
     assert all(len(at(shape, bench.evaluations())) >= 20 for shape in SHAPES)
+
+
+@pytest.mark.parametrize(("final_s", "search_s"), [(0.0, 300.0), (50.0, 250.0), (150.0, 150.0), (1000.0, 150.0)])
+def test_the_time_covers_the_final_but_half_is_for_searching(
+    bench: Bench, clock: Clock, final_s: float, search_s: float
+) -> None:
+    """An evaluation that is under way when searching ends, and takes ten seconds, is the last."""
+    begun, ended = clock.now_s, list[float]()
+
+    def watch(event: object) -> None:
+        if isinstance(event, FinalStarted):
+            ended.append(clock.now_s - begun)
+
+    evaluator = FakeEvaluator(time_us=clock.evaluate, final_s=final_s)
+    done = bench.run(evaluator=evaluator, trials=SPACE_SIZE, timeout_s=300.0, watch=watch)
+    assert done.summary.timed_out
+    assert len(ended) == 1
+    assert search_s < ended[0] <= search_s + 20.0
+    assert set(bench.winners()) == set(SHAPES)
+
+
+def test_a_search_that_leaves_enough_for_the_final_is_not_cut(bench: Bench, clock: Clock) -> None:
+    evaluator = FakeEvaluator(time_us=clock.evaluate, final_s=50.0)
+    done = bench.run(evaluator=evaluator, trials=4, timeout_s=300.0)
+    assert not done.summary.timed_out
+    assert len(bench.evaluations()) == 4 * len(SHAPES)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 300.0])
+def test_the_final_is_told_when_the_time_is_up(bench: Bench, clock: Clock, timeout_s: float | None) -> None:
+    """Its deadline is that of the whole run."""
+    begun = clock.now_s
+    done = bench.run(evaluator=FakeEvaluator(final_s=50.0), trials=4, timeout_s=timeout_s)
+    assert [rules.deadline for rules in done.evaluator.rules] == [begun + (timeout_s or math.inf)]
 
 
 def test_without_a_deadline_the_clock_ends_nothing(bench: Bench, clock: Clock) -> None:

@@ -25,8 +25,8 @@ from session_fakes import (
 )
 
 from tuner.processes import Failure
-from tuner.records import Evaluation, Shape, SpecializationSet, Status, Variant
-from tuner.session.evaluator import Contest, Rules
+from tuner.records import Conditions, Evaluation, Shape, SpecializationSet, Status, Variant
+from tuner.session.evaluator import Contest, Decision, Rules, Undecided
 from tuner.session.events import Evaluated, Event, FinalStarted, RunStarted, ShapeSkipped, WinnerChosen
 
 FAILURES = [status for status in Status if status is not Status.PASSED]
@@ -148,8 +148,8 @@ def test_a_shape_whose_baseline_fails_has_no_winner_and_says_why(bench: Bench, s
 
 def test_a_final_that_is_lost_leaves_the_shape_without_a_winner(bench: Bench) -> None:
     class LosesTheFirst(FakeEvaluator):
-        def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Any]]:
-            yield SHAPES[0], Failure(Status.TIMED_OUT, "took too long")
+        def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+            yield Undecided(SHAPES[0], Failure(Status.TIMED_OUT, "took too long"))
             yield from super().decide(contests[1:], rules)
 
     done = bench.run(evaluator=LosesTheFirst())
@@ -207,3 +207,168 @@ def test_the_opening_tells_plan_and_place(bench: Bench) -> None:
     (started,) = done.of(RunStarted)
     assert done.events[0] is started
     assert (started.planned, started.stored, started.environment) == (10, 0, done.evaluator.environment)
+
+
+# The leader, against which a candidate is raced.
+
+
+@dataclasses.dataclass
+class NotesLeaders(FakeEvaluator):
+    """Knows what the run was told, and so who should lead."""
+
+    known: list[Evaluation] = dataclasses.field(default_factory=list)
+    expected: list[Evaluation | None] = dataclasses.field(default_factory=list)
+
+    def submit(self, variant: Variant, shape: Shape, leader: Evaluation | None) -> Any:
+        passed = [each for each in self.known if each.timing and each.shape == shape]
+        self.expected.append(min(passed, key=lambda each: each.timing.median_us if each.timing else 0.0, default=None))
+        return super().submit(variant, shape, leader)
+
+    def watch(self, event: Event) -> None:
+        if isinstance(event, Evaluated):
+            self.known.append(event.evaluation)
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_the_leader_is_the_fastest_that_passed_at_that_shape_so_far(bench: Bench, jobs: int) -> None:
+    evaluator = NotesLeaders(failing(Status.WRONG_OUTPUT, is_best))
+    bench.run(evaluator=evaluator, watch=evaluator.watch, jobs=jobs, trials=SPACE_SIZE + 1)
+    assert evaluator.leaders == evaluator.expected
+    leaders = [each for each in evaluator.leaders if each]
+    assert {each.shape for each in leaders} == set(SHAPES)
+    assert len({each.variant for each in leaders}) >= 4
+    assert not any(is_best(each.variant, each.shape) for each in leaders)
+
+
+def test_a_stored_evaluation_leads_from_the_start(bench: Bench) -> None:
+    first = NotesLeaders()
+    bench.run(evaluator=first, watch=first.watch, trials=10)
+    second = NotesLeaders()
+    second.known += first.known
+    bench.run(evaluator=second, watch=second.watch, trials=14)
+    assert second.leaders == second.expected
+    assert None not in second.leaders
+
+
+# Wrong once is wrong.
+
+
+def wrong_at_second_shape(variant: Variant, shape: Shape) -> Failure | None:
+    return Failure(Status.WRONG_OUTPUT, "3 elements differ") if is_best(variant, shape) and shape == SHAPES[1] else None
+
+
+def test_a_variant_that_is_wrong_at_one_shape_wins_at_none(bench: Bench) -> None:
+    done = bench.run(evaluator=FakeEvaluator(wrong_at_second_shape), trials=SPACE_SIZE + 1)
+    right_at_first = [each for each in bench.evaluations() if is_best(each.variant, SHAPES[0]) and each.timing]
+    assert {each.shape for each in right_at_first} == {SHAPES[0]}
+    assert [winner.shape for winner in done.summary.winners] == list(SHAPES)
+    assert {winner.variant.config for winner in done.summary.winners} == {config(4, 1)}
+
+
+def test_a_variant_that_was_wrong_in_an_earlier_run_does_not_win_later(bench: Bench) -> None:
+    """The later run does not even look at the shape where it was wrong."""
+    bench.run(evaluator=FakeEvaluator(wrong_at_second_shape), shapes=SHAPES[1:], trials=SPACE_SIZE + 1)
+    later = bench.run(shapes=SHAPES[:1], trials=SPACE_SIZE + 1)
+    assert any(is_best(*each) for each in later.submitted)
+    assert {winner.variant.config for winner in later.summary.winners} == {config(4, 1)}
+
+
+@pytest.mark.parametrize("status", FAILURES)
+def test_only_wrong_output_speaks_for_other_shapes(bench: Bench, status: Status) -> None:
+    """A variant that needs too much at one shape may win at another."""
+    fault = failing(status, lambda variant, shape: is_best(variant, shape) and shape == SHAPES[1])
+    done = bench.run(evaluator=FakeEvaluator(fault), trials=SPACE_SIZE + 1)
+    first, second = (winner.variant.config for winner in done.summary.winners)
+    assert first == config(4, 1 if status is Status.WRONG_OUTPUT else 2)
+    assert second == config(4, 1)
+
+
+BEYOND = Shape(num_rows=65, columns=128)
+
+
+@dataclasses.dataclass
+class FindsWrong(FakeEvaluator):
+    """Finds in the final that the best variants are wrong one row beyond a shape of the run; then it may be lost."""
+
+    lost: bool = False
+
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+        for contest in contests:
+            wrong = [each.variant for each in contest.evaluations if is_best(each.variant, each.shape)]
+            for variant in wrong:
+                yield Evaluation(variant, BEYOND, Status.WRONG_OUTPUT, "wrong beyond")
+            if self.lost:
+                yield Undecided(contest.baseline.shape, Failure(Status.CRASHED, "the machine went away"))
+            else:
+                others = [each for each in contest.evaluations if each.variant not in wrong]
+                yield from super().decide([Contest(contest.baseline, others)], rules)
+
+
+def test_what_the_final_finds_wrong_elsewhere_is_stored_and_told(bench: Bench) -> None:
+    done = bench.run(evaluator=FindsWrong(), trials=SPACE_SIZE + 1, shapes=SHAPES[1:])
+    found = [each for each in bench.evaluations() if each.shape == BEYOND]
+    assert [each.log for each in found] == ["wrong beyond"] * 4
+    assert [event.evaluation for event in done.of(Evaluated)][-4:] == found
+    assert [event.best_us for event in done.of(Evaluated)][-4:] == [None] * 4
+    assert {winner.variant.config for winner in done.summary.winners} == {config(4, 1)}
+
+
+def test_what_a_final_found_wrong_elsewhere_never_wins_later(bench: Bench) -> None:
+    """Neither at the same shape, whose final is held again, nor at another."""
+    bench.run(evaluator=FindsWrong(lost=True), trials=SPACE_SIZE + 1, shapes=SHAPES[1:])
+    assert bench.winners() == {}
+    later = bench.run(trials=SPACE_SIZE + 1)
+    assert {contest.baseline.shape for contest in later.evaluator.contests} == set(SHAPES)
+    for contest in later.evaluator.contests:
+        assert not any(is_best(each.variant, each.shape) for each in contest.evaluations)
+    assert {winner.variant.config for winner in later.summary.winners} == {config(4, 1)}
+
+
+def test_a_winner_that_is_found_wrong_elsewhere_does_not_stand(bench: Bench) -> None:
+    """Its shape learnt nothing new, and is decided again all the same."""
+    first = bench.run(shapes=SHAPES[:1], trials=SPACE_SIZE + 1)
+    assert {winner.variant.config for winner in first.summary.winners} == {config(4, 2)}
+    second = bench.run(evaluator=FakeEvaluator(wrong_at_second_shape), trials=SPACE_SIZE + 1)
+    assert {winner.variant.config for winner in second.summary.winners} == {config(4, 1)}
+    assert {winner.variant.config for winner in bench.winners().values()} == {config(4, 1)}
+
+
+def test_a_winner_that_stood_falls_when_a_final_at_another_shape_finds_it_wrong(bench: Bench) -> None:
+    bench.run(shapes=SHAPES[:1], trials=SPACE_SIZE + 1)
+    assert {winner.variant.config for winner in bench.winners().values()} == {config(4, 2)}
+    second = bench.run(evaluator=FindsWrong(), trials=SPACE_SIZE + 1)
+    assert {winner.shape: winner.variant.config for winner in second.summary.winners} == {
+        shape: config(4, 1) for shape in SHAPES
+    }
+    assert bench.winners() == {winner.shape: winner for winner in second.summary.winners}
+
+
+# Conditions.
+
+
+def test_the_summary_counts_the_timings_that_each_reason_fell_on(bench: Bench) -> None:
+    """A failure has no timing; a cool GPU has no reason."""
+
+    def hot(variant: Variant, shape: Shape) -> Conditions | None:
+        if variant == BASELINE:
+            return None
+        marks = len(variant.specialization.do_not_specialize)
+        return Conditions(1500, 80, ("power cap", "thermal slowdown", "power brake")[:marks])
+
+    evaluator = FakeEvaluator(failing(Status.CRASHED, is_best), conditions=hot)
+    done = bench.run(evaluator=evaluator, trials=SPACE_SIZE + 1)
+    configs = 6 - 1
+    assert done.summary.throttled == {
+        "power cap": configs * 3 * len(SHAPES),
+        "thermal slowdown": configs * 1 * len(SHAPES),
+    }
+    stored = {each.conditions for each in bench.evaluations() if each.timing}
+    assert Conditions(1500, 80, ("power cap", "thermal slowdown")) in stored
+    assert None in stored
+
+
+def test_what_earlier_runs_timed_is_not_counted_again(bench: Bench) -> None:
+    hot = FakeEvaluator(conditions=lambda variant, shape: Conditions(1500, 80, ("power cap",)))
+    assert bench.run(evaluator=hot, trials=5).summary.throttled == {"power cap": 10}
+    assert bench.run(evaluator=hot, trials=7).summary.throttled == {"power cap": 4}
+    assert bench.run(trials=7).summary.throttled == {}

@@ -1,14 +1,17 @@
 """What a run is asked for is held against the kernel before anything is spent."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from session_fakes import KERNEL, SHAPES
 
+from tuner.catalog import Dimension, Kernel, Launch, Tensors
 from tuner.errors import SpaceError, UnknownNameError, UserError
-from tuner.records import Shape
+from tuner.records import Config, Shape
 from tuner.session import load_fitting_space, whole_shapes
+from tuner.session.request import served_shapes
 from tuner.space import SearchSpace
 
 SPACE_TEXT = """\
@@ -80,3 +83,64 @@ def test_a_shape_that_cannot_be_tuned_is_refused(
     space = load(SPACE_TEXT.replace("num_rows: 3}", "num_rows: 3, columns: 128}"))
     with pytest.raises(error, match=told):
         whole_shapes(KERNEL, space, [given])
+
+
+# The shapes that a winner may serve.
+
+
+def kernel_with(**changes: object) -> Kernel:
+    """The example with another spec."""
+    return dataclasses.replace(KERNEL, spec=dataclasses.replace(KERNEL.spec, **changes))  # type: ignore[arg-type]
+
+
+def rows(*counts: int, columns: int = 128) -> list[Shape]:
+    return [Shape(num_rows=count, columns=columns) for count in counts]
+
+
+def test_a_winner_may_serve_the_shapes_that_differ_in_a_dynamic_dimension_and_their_neighbours() -> None:
+    shapes = [*rows(3, 64), *rows(5, columns=16)]
+    for won in rows(3, 64):
+        assert set(served_shapes(KERNEL, shapes)[won]) == set(rows(2, 3, 4, 63, 64, 65))
+    assert set(served_shapes(KERNEL, shapes)[shapes[-1]]) == set(rows(4, 5, 6, columns=16))
+
+
+def test_each_served_shape_comes_once() -> None:
+    served = served_shapes(KERNEL, rows(3, 4, 5))[rows(4)[0]]
+    assert sorted(shape.size("num_rows") for shape in served) == [2, 3, 4, 5, 6]
+
+
+def test_a_neighbour_that_launches_nothing_is_left_out() -> None:
+    assert set(served_shapes(KERNEL, rows(1))[rows(1)[0]]) == set(rows(1, 2))
+
+
+def test_a_neighbour_below_the_least_that_the_kernel_takes_is_left_out() -> None:
+    kernel = kernel_with(dimensions=(Dimension("num_rows", dynamic=True, minimum=3), Dimension("columns")))
+    assert set(served_shapes(kernel, rows(3))[rows(3)[0]]) == set(rows(3, 4))
+
+
+def test_a_neighbour_that_is_no_choice_of_the_kernels_is_left_out() -> None:
+    rows_of = Dimension("num_rows", dynamic=True, choices=(3, 4, 64))
+    kernel = kernel_with(dimensions=(rows_of, Dimension("columns")))
+    assert set(served_shapes(kernel, rows(3, 64))[rows(3)[0]]) == set(rows(3, 4, 64))
+
+
+def test_a_neighbour_that_the_kernel_cannot_launch_is_left_out() -> None:
+    def launch(inputs: Tensors, outputs: Tensors, shape: Shape, config: Config) -> Launch:
+        if shape.size("num_rows") % 2 == 0:
+            raise ValueError("the rows are even")
+        return KERNEL.spec.launch(inputs, outputs, shape, config)
+
+    assert set(served_shapes(kernel_with(launch=launch), rows(3, 7))[rows(3)[0]]) == set(rows(3, 7))
+
+
+def test_neighbours_are_one_off_in_one_dynamic_dimension() -> None:
+    dimensions = (Dimension("num_rows", dynamic=True), Dimension("columns", dynamic=True))
+    served = served_shapes(kernel_with(dimensions=dimensions), [*rows(3), *rows(9, columns=16)])[rows(3)[0]]
+    at_first = {*rows(2, 3, 4), *rows(3, columns=127), *rows(3, columns=129)}
+    at_second = {*rows(8, 9, 10, columns=16), *rows(9, columns=15), *rows(9, columns=17)}
+    assert set(served) == at_first | at_second
+
+
+def test_without_a_dynamic_dimension_a_winner_serves_its_own_shape() -> None:
+    kernel = kernel_with(dimensions=(Dimension("num_rows"), Dimension("columns")))
+    assert served_shapes(kernel, rows(3, 64))[rows(3)[0]] == (rows(3)[0],)

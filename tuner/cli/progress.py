@@ -11,15 +11,17 @@ from tuner.session.events import (
     Evaluated,
     Event,
     FinalStarted,
+    FinalStep,
     Listener,
-    MorePlanned,
     RunStarted,
     ShapeSkipped,
     SpaceExhausted,
+    WaitingForDevice,
     WinnerChosen,
 )
 
 _PLAIN_EVERY = 10
+_WAITING = "another run has the GPU; waiting until it is free"
 
 Label = Callable[[Shape], str]
 
@@ -52,12 +54,12 @@ class _LiveView:
     def __call__(self, event: Event) -> None:
         progress = self._progress
         match event:
+            case WaitingForDevice():
+                progress.update(self._task, description=_WAITING)
             case RunStarted():
                 self._unit = _unit(event)
                 progress.console.print(_opening(event))
                 progress.update(self._task, total=event.planned, completed=event.stored, description="searching")
-            case MorePlanned():
-                progress.update(self._task, total=(progress.tasks[self._task].total or 0) + event.count)
             case Evaluated():
                 progress.update(self._task, advance=1, description=_best(event, self._label, self._unit))
                 if event.evaluation.status is not Status.PASSED:
@@ -66,7 +68,10 @@ class _LiveView:
                 progress.console.print(_exhausted(event, self._label))
                 progress.update(self._task, advance=event.missing)
             case FinalStarted():
-                progress.update(self._task, description=_final(event))
+                progress.remove_task(self._task)
+                self._task = progress.add_task(_final(event), total=None)
+            case FinalStep():
+                progress.update(self._task, completed=event.done, total=event.total)
             case WinnerChosen():
                 progress.update(self._task, description=f"winner chosen at {self._label(event.winner.shape)}")
             case ShapeSkipped():
@@ -83,12 +88,12 @@ class _PlainView:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case WaitingForDevice():
+                self._print(_WAITING)
             case RunStarted():
                 self._unit = _unit(event)
                 self._done, self._planned = event.stored, event.planned
                 self._print(_opening(event))
-            case MorePlanned():
-                self._planned += event.count
             case Evaluated():
                 self._done += 1
                 if event.evaluation.status is not Status.PASSED:
@@ -101,7 +106,7 @@ class _PlainView:
                 self._print(_skipped(event, self._label))
             case FinalStarted():
                 self._print(_final(event))
-            case WinnerChosen():
+            case FinalStep() | WinnerChosen():
                 pass  # the table of winners follows
 
     def _print(self, text: str) -> None:

@@ -41,7 +41,7 @@ def run(
         int | None, typer.Option("--trials", min=1, help="Evaluations per shape, stored ones included.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="End the search after this time.")
+        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="End the run with its final by then.")
     ] = None,
     target: Annotated[
         str | None,
@@ -107,10 +107,13 @@ def _run_and_report(request: "RunRequest", url: str, as_json: bool) -> None:
     counter = CompileCounts(request.kernel, request.space, request.shapes, summary.environment.target)
     counts = counter.table(request.baseline) if summary.winners else {}
     if as_json:
-        print_json(run_report(summary.environment, summary.winners, summary.evaluated, summary.timed_out, counts))
+        done = (summary.evaluated, summary.timed_out, counts, summary.throttled)
+        print_json(run_report(summary.environment, summary.winners, *done))
         return
     if summary.timed_out:
         console.print("Time ran out; the same command goes on from here.")
+    for reason, count in summary.throttled.items():
+        console.print(f"The GPU throttled ({reason}) in {count} of {summary.evaluated} timings; cool it, and repeat.")
     if summary.winners:
         console.print(winner_table(summary.winners))
         console.print(compile_table(counts, request.baseline.specialization, len(request.shapes)))

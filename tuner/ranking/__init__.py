@@ -8,6 +8,7 @@ from tuner.ranking.ranking import (
     fastest,
     finalists,
     marked,
+    median_us,
     prefer_few_compiles,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "fastest",
     "finalists",
     "marked",
+    "median_us",
     "prefer_few_compiles",
 ]

@@ -1,6 +1,6 @@
 """Stored evaluations -> finalists and winners of a shape. Pure: no clock, no GPU, no store."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.records import Environment, Evaluation, Shape, Speedup, Timing, Variant, Winner
@@ -107,16 +107,20 @@ def confirmed_winner(
     environment: Environment,
     source_digest: str,
     compiles: Compiles,
+    throttle: Collection[str] = (),
 ) -> Winner:
     """The chosen variant if its speedup over the baseline is decided; otherwise the baseline, and why.
 
-    Decided means that the whole interval lies above 1.01: what is closer counts as equal.
+    Decided means that the whole interval lies above 1.01: what is closer counts as equal. `throttle`: what held the
+    GPU's clock down meanwhile.
     """
     interval = f"{speedup.median:.3f} [{speedup.low:.3f}, {speedup.high:.3f}]"
     winner, reason = chosen, f"confirmed against the baseline: {interval}"
     if speedup.low <= 1 + EQUAL_WITHIN:
         winner, speedup = baseline, Speedup(1.0, 1.0, 1.0)
         reason = f"the best variant is not decidedly faster than the baseline by 1%: {interval}"
+    if throttle:
+        reason += f"; the GPU throttled meanwhile ({', '.join(sorted(throttle))})"
     return Winner(
         variant=winner.variant,
         baseline=baseline.variant,

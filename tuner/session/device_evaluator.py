@@ -1,19 +1,26 @@
 """Evaluation on this machine's GPU: one worker process owns it."""
 
-from collections.abc import Hashable, Iterator, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from typing import TypeVar
 
 from tuner.catalog import Kernel
 from tuner.compile.builder import Built
 from tuner.errors import UserError
-from tuner.measure.device import Checked, DeviceJob, check_and_time, time_alternately
-from tuner.measure.environment import device_environment
+from tuner.measure.benchmark import Samples
+from tuner.measure.device import Checked, DeviceJob, Faulty, check_and_time, check_at, time_alternately
+from tuner.measure.environment import device_environment, device_uuid
 from tuner.processes import Failure, WorkerPool, result
-from tuner.records import Binary, Evaluation, Shape, Status, Variant, Winner
-from tuner.session.evaluator import Contest, Evaluator, Rules
-from tuner.session.final import FinalTimer, hold_finals
+from tuner.records import Agreement, Binary, Evaluation, Shape, Status, Variant
+from tuner.session.device_lock import DeviceLock
+from tuner.session.evaluator import Contest, Decision, Evaluator, Rules
+from tuner.session.final import FinalBench, expected_s, hold_finals
+from tuner.session.patience import Patience
 
-_JOB_TIMEOUT_S = 60.0
+R = TypeVar("R")
+_START_TIMEOUT_S = 120.0
+_FINAL_JOB_S = 60.0
 
 
 class DeviceEvaluator(Evaluator):
@@ -21,16 +28,26 @@ class DeviceEvaluator(Evaluator):
 
     capacity = 1
 
-    def __init__(self, kernel: Kernel, cold_l2: bool, seed: int) -> None:
+    def __init__(self, kernel: Kernel, cold_l2: bool, seed: int, on_wait: Callable[[], None], deadline: float) -> None:
+        """Takes the GPU, once it is free (see `DeviceLock`); UserError when it cannot be used."""
         self._kernel = kernel
         self._cold_l2 = cold_l2
         self._seed = seed
-        self._pool = WorkerPool(1)
-        found = result(self._pool.submit(device_environment, "cold" if cold_l2 else "warm", timeout_s=_JOB_TIMEOUT_S))
-        if isinstance(found, Failure):
+        self._patience = Patience()
+        self._pool = WorkerPool(1, spare=check_and_time.__module__)
+        try:
+            self.environment = self._start(device_environment, "cold" if cold_l2 else "warm")
+            self._lock = DeviceLock(self._start(device_uuid))
+            self._lock.acquire(on_wait, deadline)
+        except BaseException:
             self._pool.kill()
+            raise
+
+    def _start(self, function: Callable[..., R], *arguments: object) -> R:
+        found = result(self._pool.submit(function, *arguments, timeout_s=_START_TIMEOUT_S))
+        if isinstance(found, Failure):
             raise UserError(f"The GPU cannot be used: {found.log}", hint="`tuner doctor` shows what is missing.")
-        self.environment = found
+        return found
 
     def sharing_key(self, variant: Variant, shape: Shape, binary: Binary) -> Hashable:
         return binary.digest, variant.config, shape
@@ -38,22 +55,31 @@ class DeviceEvaluator(Evaluator):
     def stored_result(self, evaluation: Evaluation) -> Checked | None:
         if evaluation.agreement is None or evaluation.timing is None:
             return None
-        return Checked(evaluation.agreement, evaluation.timing)
+        return Checked(evaluation.agreement, evaluation.timing, evaluation.conditions)
 
-    def submit(self, variant: Variant, shape: Shape) -> "Future[Checked | Failure]":
-        job = DeviceJob(self._kernel.folder, variant, shape, self._cold_l2, self._seed)
-        return self._pool.submit(check_and_time, job, timeout_s=_JOB_TIMEOUT_S)
+    def submit(self, variant: Variant, shape: Shape, leader: Evaluation | None) -> "Future[Checked | Failure]":
+        known = (leader.variant, leader.timing.median_us) if leader and leader.timing else None
+        job = DeviceJob(self._kernel.folder, variant, shape, self._cold_l2, self._seed, known)
+        start = time.monotonic()
+        future = self._pool.submit(check_and_time, job, timeout_s=self._patience.limit_s)
+        future.add_done_callback(lambda done: self._learn(done, start))
+        return future
+
+    def _learn(self, done: "Future[Checked | Failure]", start: float) -> None:
+        if not done.cancelled() and done.exception() is None and isinstance(done.result(), Checked):
+            self._patience.learn(time.monotonic() - start)
 
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: Checked) -> Evaluation:
-        return Evaluation(variant, shape, Status.PASSED, "", built.binary, result.agreement, result.timing)
+        return Evaluation(
+            variant, shape, Status.PASSED, "", built.binary, result.agreement, result.timing, result.conditions
+        )
 
-    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
-        timer = FinalTimer(self._alternate, self._pool.replace_workers)
-        return hold_finals(contests, rules, self.environment, timer)
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+        bench = _Bench(self._kernel, self._pool, self._cold_l2, self._seed, rules.deadline)
+        return hold_finals(contests, rules, self.environment, bench)
 
-    def _alternate(self, variants: Sequence[Variant], shape: Shape, number: int) -> list[list[float]] | Failure:
-        job = (self._kernel.folder, variants, shape, self._cold_l2, self._seed + number)
-        return result(self._pool.submit(time_alternately, *job, timeout_s=_JOB_TIMEOUT_S))
+    def decide_s(self, shapes: int) -> float:
+        return expected_s(shapes)
 
     def recover(self, failure: Failure) -> None:
         """A launch that crashed may have left the worker's device context broken for every later one."""
@@ -62,3 +88,33 @@ class DeviceEvaluator(Evaluator):
 
     def close(self) -> None:
         self._pool.kill()
+        self._lock.release()
+
+
+class _Bench(FinalBench):
+    """Obtains what a final needs from the evaluator's worker."""
+
+    def __init__(self, kernel: Kernel, pool: WorkerPool, cold_l2: bool, seed: int, deadline: float) -> None:
+        self._kernel = kernel
+        self._pool = pool
+        self._cold_l2 = cold_l2
+        self._seed = seed
+        self._deadline = deadline
+
+    def alternate(self, variants: Sequence[Variant], shape: Shape, number: int) -> Samples | Faulty | Failure:
+        job = (self._kernel.folder, variants, shape, self._cold_l2, self._seed + number)
+        return result(self._pool.submit(time_alternately, *job, timeout_s=self._limit_s))
+
+    def check(self, variant: Variant, shape: Shape) -> Agreement | Failure:
+        job = (self._kernel.folder, variant, shape, self._seed)
+        return result(self._pool.submit(check_at, *job, timeout_s=self._limit_s))
+
+    def restart(self) -> None:
+        self._pool.replace_workers()
+
+    def out_of_time(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    @property
+    def _limit_s(self) -> float:
+        return max(1.0, min(_FINAL_JOB_S, self._deadline - time.monotonic()))

@@ -1,7 +1,8 @@
 """The contract of the stage after compiling: from a binary to a checked, timed outcome."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,12 @@ from tuner.compile.builder import Built
 from tuner.processes import Failure
 from tuner.ranking import Compiles
 from tuner.records import Binary, Environment, Evaluation, Shape, Status, Variant, Winner
+from tuner.session.events import FinalStep
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A shape to decide: the baseline's evaluation there, which passed, and all others."""
+    """A shape to decide: the baseline's evaluation there, which passed, and all others that may win."""
 
     baseline: Evaluation
     evaluations: Sequence[Evaluation]
@@ -22,10 +24,29 @@ class Contest:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a decision needs beside times: how often a variant compiles, and which source the winners belong to."""
+    """What a decision needs beside times.
+
+    How often a variant compiles, the source that winners belong to, the shapes that the winner of a shape may serve
+    and must be right at, and when to stop (monotonic seconds).
+    """
 
     compiles: Compiles
     source_digest: str
+    served: Callable[[Shape], Sequence[Shape]]
+    deadline: float = math.inf
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """A shape without a winner, and why."""
+
+    shape: Shape
+    failure: Failure
+
+
+# What deciding yields: winners, shapes without one, finalists that failed at a shape that they may serve, and how far
+# it is.
+Decision = Winner | Undecided | Evaluation | FinalStep
 
 
 class Evaluator(ABC):
@@ -44,16 +65,20 @@ class Evaluator(ABC):
         """The result that a stored evaluation came from, for others to share; None when it cannot serve them."""
 
     @abstractmethod
-    def submit(self, variant: Variant, shape: Shape) -> "Future[Any]":
-        """Begin to check (and time) a variant; the result goes to `conclude`."""
+    def submit(self, variant: Variant, shape: Shape, leader: Evaluation | None) -> "Future[Any]":
+        """Begin to check (and time) a variant; the result goes to `conclude`. `leader`: the fastest there so far."""
 
     @abstractmethod
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: Any) -> Evaluation:
         """The evaluation that a result stands for; `result` is no Failure."""
 
     @abstractmethod
-    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
-        """The winner of each shape."""
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+        """A winner of each shape, or why there is none, and whatever else turned out on the way."""
+
+    @abstractmethod
+    def decide_s(self, shapes: int) -> float:
+        """Seconds that deciding so many shapes is expected to take."""
 
     @abstractmethod
     def recover(self, failure: Failure) -> None:

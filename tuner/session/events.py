@@ -7,19 +7,17 @@ from tuner.records import Environment, Evaluation, Shape, Winner
 
 
 @dataclass(frozen=True)
+class WaitingForDevice:
+    """Another run has the GPU; this one begins when it is free."""
+
+
+@dataclass(frozen=True)
 class RunStarted:
     """`planned` evaluations are wanted in all; `stored` of them were finished by earlier runs."""
 
     environment: Environment
     planned: int
     stored: int
-
-
-@dataclass(frozen=True)
-class MorePlanned:
-    """The search is over; the best configs are tried under other specialization sets, so many evaluations in all."""
-
-    count: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,14 @@ class FinalStarted:
 
 
 @dataclass(frozen=True)
+class FinalStep:
+    """So many of the final's timings are done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class WinnerChosen:
     """The winner of a shape was stored."""
 
@@ -60,5 +66,7 @@ class ShapeSkipped:
     reason: str
 
 
-Event = RunStarted | MorePlanned | Evaluated | SpaceExhausted | FinalStarted | WinnerChosen | ShapeSkipped
+Event = (
+    WaitingForDevice | RunStarted | Evaluated | SpaceExhausted | FinalStarted | FinalStep | WinnerChosen | ShapeSkipped
+)
 Listener = Callable[[Event], None]

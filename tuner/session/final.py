@@ -1,100 +1,261 @@
-"""The final of a measured run: chooses at each shape, then confirms the choice against the baseline.
+"""The final of a measured run: chooses at each shape, checks the choice wherever it may serve, then confirms it.
 
 Samples that choose are not those that confirm, so a lucky finalist gains nothing by its luck. The confirmed pair is
 timed alone, in fresh processes, under the conditions in which anyone would time it again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
-from tuner.measure.statistics import paired_ratio, speedup_over_processes, summarize
+from tuner.measure.benchmark import Samples
+from tuner.measure.device import Faulty
+from tuner.measure.statistics import paired_ratio, settled, speedup_over_processes, summarize
 from tuner.processes import Failure
 from tuner.ranking import Contender, confirmed_winner, finalists, prefer_few_compiles
-from tuner.records import Environment, Shape, Variant, Winner
-from tuner.session.evaluator import Contest, Rules
+from tuner.records import Agreement, Environment, Evaluation, Shape, Status, Variant, Winner
+from tuner.session.evaluator import Contest, Decision, Rules, Undecided
+from tuner.session.events import FinalStep
 
-# The fastest binaries that are compared to choose one, and the processes that then confirm it.
-_FINALISTS = 4
+# The fastest binaries that are compared to choose one, the processes that compare them, and those that then confirm.
+_FINALISTS = 6
+_CHOOSING_PROCESSES = 3
 _CONFIRMING_PROCESSES = 5
+# Further processes for shapes at which one was lost or did not settle.
+_SUBSTITUTES = 2
+_FEWEST_CONFIRMING = 3
+# What a final was seen to take on an H100, in seconds.
+_PROCESS_S = 4.0
+_SHAPE_S = 0.6
 
-Samples = list[list[float]]
+
+class FinalBench(ABC):
+    """How a final obtains what it needs; `number` makes the inputs fresh."""
+
+    @abstractmethod
+    def alternate(self, variants: Sequence[Variant], shape: Shape, number: int) -> Samples | Faulty | Failure:
+        """Samples of each variant, rounds interleaved, by the process started last, or the variant that failed."""
+
+    @abstractmethod
+    def check(self, variant: Variant, shape: Shape) -> Agreement | Failure:
+        """Whether a variant is right at a shape."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Go on in a fresh process."""
+
+    @abstractmethod
+    def out_of_time(self) -> bool:
+        """Whether the run's deadline has passed."""
 
 
-@dataclass(frozen=True)
-class FinalTimer:
-    """How a final obtains samples.
-
-    `alternate(variants, shape, number)`: samples in microseconds of each variant, rounds interleaved, by the process
-    started last. `restart()`: go on in a fresh process.
-    """
-
-    alternate: Callable[[Sequence[Variant], Shape, int], Samples | Failure]
-    restart: Callable[[], None]
+def expected_s(shapes: int) -> float:
+    """Seconds that a final of so many shapes takes."""
+    return (_CHOOSING_PROCESSES + 1 + _CONFIRMING_PROCESSES) * (_PROCESS_S + _SHAPE_S * shapes)
 
 
 @dataclass
 class _Final:
+    """One shape's final: what its candidates' speedups were while choosing, and the samples that confirm the choice.
+
+    `failure` ends it; `lost` is how the last process ended that gave no samples.
+    """
+
     contest: Contest
-    chosen: Variant | None = None
-    runs: list[Samples] = field(default_factory=list)
+    candidates: list[Variant]
+    ratios: dict[Variant, list[float]] = field(default_factory=dict)
+    settled: list[Samples] = field(default_factory=list)
+    restless: list[Samples] = field(default_factory=list)
+    lost: Failure | None = None
     failure: Failure | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return self.contest.baseline.shape
+
+    @property
+    def baseline(self) -> Variant:
+        return self.contest.baseline.variant
 
 
 def hold_finals(
-    contests: Sequence[Contest], rules: Rules, environment: Environment, timer: FinalTimer
-) -> Iterator[tuple[Shape, Winner | Failure]]:
-    """The winner of each shape: one process chooses at all shapes, five more confirm.
+    contests: Sequence[Contest], rules: Rules, environment: Environment, bench: FinalBench
+) -> Iterator[Decision]:
+    """The winner of each shape: three processes choose at all shapes, one checks the choices, five more confirm.
 
-    A shape loses its winner when choosing fails there, or when more than one confirming process does.
+    Also yields the evaluations of finalists that failed at a shape they may serve; they win nowhere. A shape stays
+    undecided when choosing fails there, when a confirming process finds it wrong, or when fewer than three confirm it.
     """
     if not contests:
         return
-    finals = [_Final(contest) for contest in contests]
-    timer.restart()
+    finals = [_final(contest, rules) for contest in contests]
+    steps = _Steps((_CHOOSING_PROCESSES + _CONFIRMING_PROCESSES) * len(finals))
+    for number in range(_CHOOSING_PROCESSES):
+        for final in _restarted([final for final in finals if final.failure is None], bench):
+            yield from _compare(final, number, bench)
+            yield steps.next()
     for final in finals:
-        _choose(final, rules, timer)
-    for number in range(1, _CONFIRMING_PROCESSES + 1):
-        timer.restart()
+        if not final.ratios and final.failure is None:
+            final.failure = final.lost or Failure(Status.TIMED_OUT, "the time ran out before the final")
+    for checked in _disqualified([final for final in finals if final.failure is None], rules, bench):
+        yield checked or steps.same()
+    for number in range(_CHOOSING_PROCESSES, _CHOOSING_PROCESSES + _CONFIRMING_PROCESSES + _SUBSTITUTES):
+        unconfirmed = [each for each in finals if each.failure is None and len(each.settled) < _CONFIRMING_PROCESSES]
+        for final in _restarted(unconfirmed, bench):
+            yield from _confirm(final, _choice(final, rules), number, bench)
+            yield steps.next()
+    for final in finals:
+        yield _decision(final, rules, environment)
+
+
+class _Steps:
+    """How far a final is; substitutes come on top of what was planned."""
+
+    def __init__(self, planned: int) -> None:
+        self._planned = planned
+        self._done = 0
+
+    def next(self) -> FinalStep:
+        self._done += 1
+        return self.same()
+
+    def same(self) -> FinalStep:
+        return FinalStep(self._done, max(self._done, self._planned))
+
+
+def _restarted(finals: Sequence[_Final], bench: FinalBench) -> Iterator[_Final]:
+    """The finals one after another in one fresh process, while there is time."""
+    for index, final in enumerate(finals):
+        if bench.out_of_time():
+            return
+        if index == 0:
+            bench.restart()
+        yield final
+
+
+def _final(contest: Contest, rules: Rules) -> _Final:
+    baseline = contest.baseline.variant
+    others = [each for each in contest.evaluations if each.variant != baseline]
+    return _Final(contest, finalists(others, rules.compiles, _FINALISTS) or [baseline])
+
+
+def _compare(final: _Final, number: int, bench: FinalBench) -> Iterator[Evaluation]:
+    """Add one process's speedup of each candidate; a shape needs one process that succeeds.
+
+    A candidate that fails its check is one no more, and the others are timed without it.
+    """
+    samples = bench.alternate([final.baseline, *final.candidates], final.shape, number)
+    while isinstance(samples, Faulty):
+        yield from _drop(final, samples, bench)
+        if final.failure is not None:
+            return
+        samples = bench.alternate([final.baseline, *final.candidates], final.shape, number)
+    if isinstance(samples, Failure):
+        final.lost = samples
+        bench.restart()
+        return
+    baseline_us, *others_us = samples.times_us
+    for candidate, taken_us in zip(final.candidates, others_us, strict=True):
+        final.ratios.setdefault(candidate, []).append(paired_ratio(baseline_us, taken_us))
+
+
+def _drop(final: _Final, faulty: Faulty, bench: FinalBench) -> Iterator[Evaluation]:
+    """Take a variant out that failed; with the baseline the whole final fails."""
+    bench.restart()
+    if faulty.variant == final.baseline:
+        final.failure = faulty.failure
+        return
+    final.candidates.remove(faulty.variant)
+    final.ratios.pop(faulty.variant, None)
+    yield Evaluation(faulty.variant, final.shape, faulty.failure.status, faulty.failure.log)
+
+
+def _choice(final: _Final, rules: Rules) -> Variant:
+    """The fastest candidate, or one as fast that compiles less; the baseline when none is left."""
+    if not final.ratios:
+        return final.baseline
+    relative_times = {each: 1 / median(ratios) for each, ratios in final.ratios.items()}
+    return prefer_few_compiles(relative_times, rules.compiles)
+
+
+def _disqualified(finals: Sequence[_Final], rules: Rules, bench: FinalBench) -> Iterator[Evaluation | None]:
+    """Check every choice at every shape that it may serve, until all choices are right.
+
+    Yields the evaluation of each that is not, and None for each check that succeeds.
+    """
+    right: set[tuple[Variant, Shape]] = set()
+    wrong: set[Variant] = set()
+    if finals and not bench.out_of_time():
+        bench.restart()
+    while todo := _unchecked(finals, rules, right):
+        for variant, shape in todo:
+            if variant in wrong:
+                continue
+            found = None if bench.out_of_time() else bench.check(variant, shape)
+            if found is None or (isinstance(found, Failure) and bench.out_of_time()):
+                _stop(finals)
+                return
+            if isinstance(found, Failure):
+                wrong.add(variant)
+                bench.restart()
+                yield Evaluation(variant, shape, found.status, found.log)
+            else:
+                right.add((variant, shape))
+                yield None
         for final in finals:
-            if final.chosen is not None:
-                _add_run(final, [final.contest.baseline.variant, final.chosen], number, timer)
+            final.ratios = {each: ratios for each, ratios in final.ratios.items() if each not in wrong}
+
+
+def _unchecked(
+    finals: Sequence[_Final], rules: Rules, right: set[tuple[Variant, Shape]]
+) -> list[tuple[Variant, Shape]]:
+    """What is still to check, one shape after another, so that the device keeps each shape's tensors once."""
+    todo = {
+        (shape, choice)
+        for final in finals
+        if (choice := _choice(final, rules)) != final.baseline
+        for shape in rules.served(final.shape)
+        if (choice, shape) not in right
+    }
+    return [(choice, shape) for shape, choice in sorted(todo, key=lambda each: (each[0].canonical, each[1].digest))]
+
+
+def _stop(finals: Sequence[_Final]) -> None:
     for final in finals:
-        yield final.contest.baseline.shape, final.failure or _winner(final, rules, environment)
+        final.failure = Failure(Status.TIMED_OUT, "the time ran out before the choice was checked at all shapes")
 
 
-def _choose(final: _Final, rules: Rules, timer: FinalTimer) -> None:
-    """The fastest finalist, or one as fast that compiles less."""
-    contest = final.contest
-    others = [each for each in contest.evaluations if each.variant != contest.baseline.variant]
-    candidates = finalists(others, rules.compiles, _FINALISTS) or [contest.baseline.variant]
-    samples = timer.alternate([contest.baseline.variant, *candidates], contest.baseline.shape, 0)
-    if isinstance(samples, Failure):
-        final.failure = samples
-        timer.restart()
+def _confirm(final: _Final, choice: Variant, number: int, bench: FinalBench) -> Iterator[Evaluation]:
+    """Add one process's samples of baseline and choice; a choice that fails its check now ends the final."""
+    samples = bench.alternate([final.baseline, choice], final.shape, number)
+    if isinstance(samples, Faulty):
+        final.failure = samples.failure
+        if choice != final.baseline:
+            yield from _drop(final, samples, bench)
+    elif isinstance(samples, Failure):
+        final.lost = samples
+        bench.restart()
     else:
-        times_us = {each: summarize(taken).median_us for each, taken in zip(candidates, samples[1:], strict=True)}
-        final.chosen = prefer_few_compiles(times_us, rules.compiles)
+        (final.settled if settled(*samples.times_us) else final.restless).append(samples)
 
 
-def _add_run(final: _Final, pair: Sequence[Variant], number: int, timer: FinalTimer) -> None:
-    samples = timer.alternate(pair, final.contest.baseline.shape, number)
-    if isinstance(samples, Failure):
-        timer.restart()
-        if len(final.runs) + 1 < number:
-            final.failure, final.chosen = samples, None
-    else:
-        final.runs.append(samples)
-
-
-def _winner(final: _Final, rules: Rules, environment: Environment) -> Winner:
-    assert final.chosen is not None
-    baseline_us, chosen_us = ([each for run in final.runs for each in run[index]] for index in (0, 1))
+def _decision(final: _Final, rules: Rules, environment: Environment) -> Winner | Undecided:
+    runs = final.settled
+    if len(runs) < _FEWEST_CONFIRMING:
+        runs = final.settled + final.restless
+    if len(runs) < _FEWEST_CONFIRMING and final.failure is None:
+        final.failure = final.lost or Failure(Status.TIMED_OUT, "the time ran out before the choice was confirmed")
+    if final.failure is not None:
+        return Undecided(final.shape, final.failure)
+    baseline_us, choice_us = ([each for run in runs for each in run.times_us[index]] for index in (0, 1))
     return confirmed_winner(
-        Contender(final.contest.baseline.variant, summarize(baseline_us)),
-        Contender(final.chosen, summarize(chosen_us)),
-        speedup_over_processes([paired_ratio(*run) for run in final.runs]),
-        final.contest.baseline.shape,
+        Contender(final.baseline, summarize(baseline_us)),
+        Contender(_choice(final, rules), summarize(choice_us)),
+        speedup_over_processes([paired_ratio(*run.times_us) for run in runs]),
+        final.shape,
         environment,
         rules.source_digest,
         rules.compiles,
+        {reason for run in runs if run.conditions for reason in run.conditions.throttle},
     )

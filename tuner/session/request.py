@@ -7,7 +7,7 @@ from pathlib import Path
 from tuner.catalog import Kernel
 from tuner.compile.source import arguments
 from tuner.errors import SpaceError, UserError
-from tuner.records import DimensionValue, Shape, Target, Variant
+from tuner.records import DimensionValue, FrozenMapping, Shape, Target, Variant
 from tuner.search import Method
 from tuner.space import SearchSpace, load_space
 
@@ -17,7 +17,7 @@ class RunRequest:
     """What to tune.
 
     `target` None means this machine's GPU, measured; a target means compile for it and estimate. `trials` are
-    evaluations per shape, those already stored included; `timeout_s` ends the search, not the final confirmation.
+    evaluations per shape, those already stored included; `timeout_s` is for the whole run, the final included.
     """
 
     kernel: Kernel
@@ -81,3 +81,27 @@ def checked_grid(kernel: Kernel, shape: Shape) -> tuple[int, ...]:
         raise UserError(
             f"The spec of {kernel.name} cannot make the shape {shape.label}: {found}", hint="Use smaller sizes."
         ) from error
+
+
+def served_shapes(kernel: Kernel, shapes: Sequence[Shape]) -> dict[Shape, tuple[Shape, ...]]:
+    """What each shape's winner may serve: the shapes that differ in dynamic dimensions alone, and their neighbours.
+
+    A neighbour is one off in a dynamic dimension: there the last tile is partial, and other classes are reached. One
+    that the kernel does not take is left out.
+    """
+    dynamic = kernel.spec.dynamic_dimensions
+    fixed = {
+        shape: FrozenMapping({name: value for name, value in shape.items() if name not in dynamic}) for shape in shapes
+    }
+    served: dict[FrozenMapping[DimensionValue], dict[Shape, None]] = {each: {} for each in fixed.values()}
+    for shape in shapes:
+        near = [Shape({**shape, name: shape.size(name) + step}) for name in dynamic for step in (-1, 1)]
+        served[fixed[shape]] |= dict.fromkeys([shape, *(each for each in near if _launches(kernel, each))])
+    return {shape: tuple(served[fixed[shape]]) for shape in shapes}
+
+
+def _launches(kernel: Kernel, shape: Shape) -> bool:
+    try:
+        return 0 not in checked_grid(kernel, kernel.spec.shape(shape))
+    except UserError:
+        return False

@@ -9,8 +9,8 @@ from tuner.measure.environment import estimated_environment
 from tuner.measure.static import estimate
 from tuner.processes import Failure, WorkerPool
 from tuner.ranking import estimated_winner
-from tuner.records import Agreement, Binary, Evaluation, Shape, Status, Target, Variant, Winner
-from tuner.session.evaluator import Contest, Evaluator, Rules
+from tuner.records import Agreement, Binary, Evaluation, Shape, Status, Target, Variant
+from tuner.session.evaluator import Contest, Decision, Evaluator, Rules
 from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, check_in_interpreter
 
 _CHECK_TIMEOUT_S = 120.0
@@ -33,7 +33,7 @@ class StaticEvaluator(Evaluator):
     def stored_result(self, evaluation: Evaluation) -> Agreement | None:
         return evaluation.agreement
 
-    def submit(self, variant: Variant, shape: Shape) -> "Future[Agreement | Failure]":
+    def submit(self, variant: Variant, shape: Shape, leader: Evaluation | None) -> "Future[Agreement | Failure]":
         return self._pool.submit(check_in_interpreter, self._kernel.folder, variant, timeout_s=_CHECK_TIMEOUT_S)
 
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: Agreement) -> Evaluation:
@@ -47,14 +47,13 @@ class StaticEvaluator(Evaluator):
             return self.failed(variant, shape, Failure(Status.OUT_OF_RESOURCES, log), built)
         return Evaluation(variant, shape, Status.PASSED, "", built.binary, result, timing)
 
-    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[tuple[Shape, Winner | Failure]]:
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+        digest, compiles = rules.source_digest, rules.compiles
         for contest in contests:
-            yield (
-                contest.baseline.shape,
-                estimated_winner(
-                    contest.baseline, contest.evaluations, self.environment, rules.source_digest, rules.compiles
-                ),
-            )
+            yield estimated_winner(contest.baseline, contest.evaluations, self.environment, digest, compiles)
+
+    def decide_s(self, shapes: int) -> float:
+        return 0.0
 
     def recover(self, failure: Failure) -> None:
         """Nothing to do: a lost interpreter worker is replaced by its pool."""
