@@ -1,9 +1,9 @@
 """Do stored speedups hold in another process?
 
-    python benchmarks/claims.py KERNEL STORE [--json FILE]
+    python benchmarks/claims.py KERNEL STORE... [--json FILE]
 
-Times every stored winner that is not the baseline against its baseline once more, in a fresh process per shape, and
-counts how many stored intervals contain the new speedup.
+Times every stored winner that is not the baseline against its baseline once more, a fresh process per store, and counts
+how many stored intervals contain the new speedup.
 """
 
 import argparse
@@ -20,19 +20,20 @@ SEED = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kernel")
-    parser.add_argument("store")
+    parser.add_argument("stores", nargs="+")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     kernel = load_kernel(options.kernel)
-    stored = measured_winners(options.store, kernel)
-    winners = [each for each in stored.values() if each.variant != each.baseline]
-    pairs = [Pair(each.baseline, each.variant, each.shape, each.environment.l2 == "cold") for each in winners]
     rows = []
-    for winner, again in zip(winners, ratios(kernel, pairs, SEED), strict=True):
-        claim, label = winner.speedup, kernel.spec.short_label(winner.shape)
-        holds = claim.low <= again <= claim.high
-        rows.append({"shape": label, "stored": [claim.low, claim.median, claim.high], "again": again, "holds": holds})
-        print(f"{label}: {claim.median:.3f} [{claim.low:.3f}, {claim.high:.3f}], again {again:.3f}", flush=True)
+    for number, store in enumerate(options.stores):
+        winners = [each for each in measured_winners(store, kernel).values() if each.variant != each.baseline]
+        pairs = [Pair(each.baseline, each.variant, each.shape, each.environment.l2 == "cold") for each in winners]
+        for winner, again in zip(winners, ratios(kernel, pairs, SEED + 1000 * number), strict=True):
+            claim, label = winner.speedup, kernel.spec.short_label(winner.shape)
+            holds = claim.low <= again <= claim.high
+            stored = [claim.low, claim.median, claim.high]
+            rows.append({"store": Path(store).name, "shape": label, "stored": stored, "again": again, "holds": holds})
+            print(f"{label}: {claim.median:.3f} [{claim.low:.3f}, {claim.high:.3f}], again {again:.3f}", flush=True)
     held = sum(row["holds"] for row in rows)
     print(f"{held} of {len(rows)} stored intervals contain the new speedup")
     if options.json:

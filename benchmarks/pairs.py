@@ -1,12 +1,13 @@
-"""Times pairs of variants alternately, each pair in a fresh process."""
+"""Times pairs of variants alternately in fresh processes."""
 
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tuner.catalog import Kernel
-from tuner.measure.device import time_alternately
-from tuner.measure.statistics import paired_ratio
+from tuner.measure.benchmark import Samples
+from tuner.measure.device import Faulty, time_alternately
+from tuner.measure.statistics import paired_ratio, settled
 from tuner.processes import Failure, WorkerPool, result
 from tuner.records import Evidence, Shape, Variant, Winner
 from tuner.store import Store
@@ -36,12 +37,26 @@ def measured_winners(store: str, kernel: Kernel) -> dict[Shape, Winner]:
 
 
 def ratios(kernel: Kernel, pairs: Iterable[Pair], seed: int) -> Iterator[float]:
-    """First time over second time of each pair; ends the program when a worker fails."""
-    with WorkerPool(1) as pool:
+    """First time over second time of each pair, all in one fresh process; ends the program when that fails.
+
+    As in a final, a pair whose rounds disagree is timed again in another process, twice at most.
+    """
+    with WorkerPool(1, spare=time_alternately.__module__) as pool:
         for number, pair in enumerate(pairs):
-            pool.replace_workers()
-            job = (kernel.folder, [pair.first, pair.second], pair.shape, pair.cold_l2, seed + number)
-            samples = result(pool.submit(time_alternately, *job, timeout_s=TIMEOUT_S))
-            if isinstance(samples, Failure):
-                sys.exit(f"{pair.shape.label}: {samples.status}: {samples.log}")
-            yield paired_ratio(*samples)
+            samples = _alternated(kernel, pair, seed + number, pool)
+            for again in range(1, 3):
+                if settled(*samples.times_us):
+                    break
+                pool.replace_workers()
+                samples = _alternated(kernel, pair, seed + number + 100 * again, pool)
+            yield paired_ratio(*samples.times_us)
+
+
+def _alternated(kernel: Kernel, pair: Pair, seed: int, pool: WorkerPool) -> Samples:
+    job = (kernel.folder, [pair.first, pair.second], pair.shape, pair.cold_l2, seed)
+    samples = result(pool.submit(time_alternately, *job, timeout_s=TIMEOUT_S))
+    if isinstance(samples, Faulty):
+        samples = samples.failure
+    if isinstance(samples, Failure):
+        sys.exit(f"{pair.shape.label}: {samples.status}: {samples.log}")
+    return samples
