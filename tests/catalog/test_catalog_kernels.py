@@ -36,18 +36,18 @@ def test_an_unknown_name_names_the_nearest() -> None:
 @pytest.mark.parametrize("name", ["..", ".", "", "../scale_rows", "outer/scale_rows", "outer.scale_rows", "ABSOLUTE"])
 def test_only_plain_names_are_looked_up(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of these would reach a spec.py when it was joined to a folder's path."""
-    folder = copy_kernel(SCALE_ROWS, tmp_path)
+    folder, bundled = copy_kernel(SCALE_ROWS, tmp_path), kernel_names()
     copy_kernel(SCALE_ROWS, folder / "outer")
     copy_kernel(SCALE_ROWS, folder / "outer.scale_rows")
     (folder / "outer.scale_rows" / "spec.py").write_text((SCALE_ROWS / "spec.py").read_text())
     monkeypatch.setenv("TUNER_KERNEL_PATH", str(folder))
-    assert set(kernel_names()) == {BUNDLED}
+    assert kernel_names() == bundled
     with pytest.raises(UnknownNameError, match="Unknown kernel"):
         load_kernel(str(folder) if name == "ABSOLUTE" else name)
 
 
 def test_kernels_on_the_path_are_found_and_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second, bundled = tmp_path / "first", tmp_path / "second", kernel_names()
     for parent in (first, second):
         copy_kernel(SCALE_ROWS, parent)
     shadow = first / BUNDLED
@@ -56,7 +56,7 @@ def test_kernels_on_the_path_are_found_and_come_first(tmp_path: Path, monkeypatc
     (first / "not-a-name").mkdir()
     (first / "not-a-name" / "spec.py").touch()
     monkeypatch.setenv("TUNER_KERNEL_PATH", os.pathsep.join(map(str, (tmp_path / "missing", first, second))))
-    assert kernel_names() == {"scale_rows": first / "scale_rows", BUNDLED: shadow}
+    assert kernel_names() == {**bundled, "scale_rows": first / "scale_rows", BUNDLED: shadow}
     assert load_kernel("scale_rows").folder == (first / "scale_rows").resolve()
 
 

@@ -89,7 +89,7 @@ def test_kernels_of_the_users_own_folders_come_first(
     shutil.copytree(EXAMPLE, own)
     monkeypatch.setenv("TUNER_KERNEL_PATH", f"{own.parent}:/nowhere")
     listed = json.loads(tuner("kernels", "--json").out)
-    assert [each["name"] for each in listed] == ["scale_rows", BUNDLED]
+    assert [each["name"] for each in listed][:2] == ["scale_rows", BUNDLED]
     assert listed[0] == {
         "name": "scale_rows",
         "summary": "Doubles a bf16 matrix.",
