@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tuner.catalog import Kernel
+from tuner.compile.source import arguments
 from tuner.compile.specialization import reachable_keys
 from tuner.records import Config, Shape, SpecializationSet, Target, Variant
 from tuner.space import SearchSpace
@@ -36,8 +37,8 @@ class CompileCounts:
         Marking more arguments never adds a compile, so the full set is the least; what it does not need is dropped.
         """
         if config.implementation not in self._smallest:
-            names = [*self._space.candidates]
-            aligned = [name for name in self._space.alignment_candidates if name not in names]
+            names = self._taken(config, self._space.candidates)
+            aligned = [each for each in self._taken(config, self._space.alignment_candidates) if each not in names]
             least = self._count(config, names, aligned)
             for listed in (aligned, names):
                 for name in tuple(listed):
@@ -48,15 +49,26 @@ class CompileCounts:
         return self._smallest[config.implementation]
 
     def table(self, baseline: Variant) -> dict[SpecializationSet, int]:
-        """Compiles of the baseline's config for: no set, the baseline's, each candidate alone, the smallest set."""
+        """Compiles of the baseline's config for: no set, the baseline's, each candidate alone, the smallest set.
+
+        Candidates that the baseline's function does not take are left out.
+        """
+        names = self._taken(baseline.config, self._space.candidates)
+        aligned = self._taken(baseline.config, self._space.alignment_candidates)
         sets = [
             SpecializationSet(),
             baseline.specialization,
-            *(SpecializationSet.of([name]) for name in self._space.candidates),
-            *(SpecializationSet.of([], [name]) for name in self._space.alignment_candidates),
+            *(SpecializationSet.of([name]) for name in names),
+            *(SpecializationSet.of([], [name]) for name in aligned),
             self.smallest_set(baseline.config),
         ]
         return {each: self.of(Variant(self._kernel.name, baseline.config, each)) for each in sets}
+
+    def _taken(self, config: Config, names: Sequence[str]) -> list[str]:
+        """Those of the names that the config's function takes at run time."""
+        implementation = self._kernel.spec.implementation(config.implementation)
+        runtime = arguments(self._kernel.source(implementation), implementation.function).runtime
+        return [name for name in names if name in runtime]
 
     def _count(self, config: Config, names: Sequence[str], aligned: Sequence[str]) -> int:
         return self.of(Variant(self._kernel.name, config, SpecializationSet.of(names, aligned)))
