@@ -3,7 +3,10 @@
 import dataclasses
 import importlib
 import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from session_fakes import (
@@ -22,6 +25,7 @@ from session_fakes import (
 from tuner.processes import Failure
 from tuner.records import Evaluation, FrozenMapping, Shape, SpecializationSet, Status, Variant
 from tuner.search import Method
+from tuner.session.evaluator import Contest, Decision, Rules
 from tuner.session.events import (
     Evaluated,
     FinalStarted,
@@ -391,3 +395,58 @@ def test_a_shape_that_time_did_not_reach_says_so(bench: Bench, clock: Clock) -> 
     missing = [shape for shape in SHAPES if not at(shape, bench.evaluations())]
     assert set(skipped) == set(missing)
     assert all("not evaluated" in reason for reason in skipped.values())
+
+
+@dataclasses.dataclass
+class SlowFinals(FakeEvaluator):
+    """Expects `final_s` for each shape, and takes ten seconds more."""
+
+    clock: Clock = dataclasses.field(default_factory=Clock)
+    held: list[list[Shape]] = dataclasses.field(default_factory=list)
+
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+        self.held.append([contest.baseline.shape for contest in contests])
+        for contest in contests:
+            self.clock.now_s += self.final_s + 10.0
+            yield from super().decide([contest], rules)
+
+    def decide_s(self, shapes: int) -> float:
+        return self.final_s * shapes
+
+
+def test_as_many_finals_are_held_as_fit_and_the_next_run_holds_the_others(bench: Bench, clock: Clock) -> None:
+    """Searching takes 160 seconds, which leaves time for two."""
+    shapes = tuple(Shape(num_rows=rows, columns=128) for rows in (3, 16, 32, 64))
+    evaluator = SlowFinals(time_us=clock.evaluate, final_s=115.0, clock=clock)
+    done = bench.run(evaluator=evaluator, shapes=shapes, trials=4, timeout_s=400.0)
+    assert evaluator.held == [list(shapes[:2])]
+    skipped = {event.shape: event.reason for event in done.of(ShapeSkipped)}
+    assert skipped == dict.fromkeys(shapes[2:], "the time ran out before it was decided")
+    assert [winner.shape for winner in done.summary.winners] == list(shapes[:2])
+    assert done.summary.timed_out
+    again = bench.run(shapes=shapes, trials=4)
+    assert again.submitted == []
+    assert [each.baseline.shape for each in again.evaluator.contests] == list(shapes[2:])
+    assert [winner.shape for winner in again.summary.winners] == list(shapes)
+
+
+def test_compiles_that_are_under_way_when_searching_ends_are_cancelled(bench: Bench) -> None:
+    """They would disturb the timing of the final."""
+    futures, cancelled = list[Future[Any]](), list[bool]()
+
+    class Endless(FakeCompilers):
+        def submit(self, function: object, job: Any, *, timeout_s: float) -> "Future[Any]":
+            found = super().submit(function, job, timeout_s=timeout_s)
+            if job.variant == BASELINE:
+                return found
+            futures.append(Future())
+            return futures[-1]
+
+    def watch(event: object) -> None:
+        if isinstance(event, FinalStarted):
+            cancelled.extend(future.cancelled() for future in futures)
+
+    done = bench.run(compilers=Endless(), timeout_s=0.5, jobs=2, watch=watch)
+    assert cancelled == [True] * 2 * 2
+    assert done.summary.timed_out
+    assert {variant for variant, _ in done.evaluator.submitted} == {BASELINE}

@@ -1,6 +1,7 @@
 """Every evaluation ends in the store with its status, and nothing that went wrong can win or end the run."""
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -28,7 +29,9 @@ from tuner.processes import Failure
 from tuner.records import Conditions, Evaluation, Shape, SpecializationSet, Status, Variant
 from tuner.session.evaluator import Contest, Decision, Rules, Undecided
 from tuner.session.events import Evaluated, Event, FinalStarted, RunStarted, ShapeSkipped, WinnerChosen
+from tuner.session.ledger import Ledger
 
+ALL_MARKED = SpecializationSet.of(["num_rows", "row_stride"])
 FAILURES = [status for status in Status if status is not Status.PASSED]
 
 
@@ -125,7 +128,7 @@ def test_the_fastest_variant_with_the_fewest_compiles_wins_and_is_stored(bench: 
     assert [event.winner for event in done.of(WinnerChosen)] == list(done.summary.winners)
     for shape in SHAPES:
         winner = bench.winners()[shape]
-        assert winner.variant == Variant("scale_rows", config(4, 2), SpecializationSet.of(["num_rows", "row_stride"]))
+        assert winner.variant == Variant("scale_rows", config(4, 2), ALL_MARKED)
         assert (winner.baseline, winner.compiles) == (BASELINE, 1)
         assert winner.source_digest == KERNEL.source_digest
         assert winner.timing.median_us == time_us(winner.variant, shape)
@@ -177,6 +180,42 @@ def test_a_lost_worker_is_replaced_once_and_not_under_the_next_variant(bench: Be
     passed = {(Status.PASSED, each) for each in (BASELINE.config, config(1, 2), config(2, 1))}
     assert found == {(Status.CRASHED, config(1, 1)), *passed}
     assert len(evaluator.recovered) == 1
+
+
+@dataclasses.dataclass
+class NotesOrder(FakeEvaluator):
+    """Knows in which order it was given work and told to recover."""
+
+    order: list[Variant | Failure] = dataclasses.field(default_factory=list)
+
+    def submit(self, variant: Variant, shape: Shape, leader: Evaluation | None) -> Any:
+        self.order.append(variant)
+        return super().submit(variant, shape, leader)
+
+    def recover(self, failure: Failure) -> None:
+        self.order.append(failure)
+        super().recover(failure)
+
+
+def test_a_crash_while_the_run_looks_at_others_does_not_spoil_the_next_variant(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the evaluator does ends during a beat, while more wait for it: it must recover first."""
+    bad = Variant("scale_rows", config(1, 1))
+    evaluator = NotesOrder(failing(Status.CRASHED, lambda variant, _: variant == bad), delay_s=0.05)
+
+    def slow_beat(ledger: Ledger) -> None:
+        while not all(each.done() for each in evaluator.pending):
+            time.sleep(0.001)
+
+    monkeypatch.setattr("tuner.session.pipeline._POLL_S", 0.001)  # so that it is still under way when the beat begins
+    monkeypatch.setattr(Ledger, "beat", slow_beat)
+    bench.run(evaluator=evaluator, shapes=SHAPES[:1], jobs=4, trials=8)
+    at = evaluator.order.index(bad)
+    assert evaluator.order[at + 1 : at + 2] == evaluator.recovered
+    assert len(evaluator.recovered) == 1
+    assert len(evaluator.order) == 8 + 1
+    assert [each.variant for each in bench.evaluations() if each.status is not Status.PASSED] == [bad]
 
 
 def test_an_answer_that_comes_while_the_loop_looks_is_not_lost(bench: Bench) -> None:
@@ -238,6 +277,20 @@ def test_the_leader_is_the_fastest_that_passed_at_that_shape_so_far(bench: Bench
     assert {each.shape for each in leaders} == set(SHAPES)
     assert len({each.variant for each in leaders}) >= 4
     assert not any(is_best(each.variant, each.shape) for each in leaders)
+
+
+def test_a_variant_that_is_wrong_at_one_shape_leads_at_none(bench: Bench) -> None:
+    """It passes at the second shape, faster than all others."""
+    bad = Variant("scale_rows", config(1, 1))
+    fault = failing(Status.WRONG_OUTPUT, lambda variant, shape: variant == bad and shape == SHAPES[0])
+    evaluator = FakeEvaluator(fault, time_us=lambda variant, at: 0.5 if variant == bad else time_us(variant, at))
+    bench.run(evaluator=evaluator, trials=8)
+    assert evaluator.submitted.index((bad, SHAPES[0])) < evaluator.submitted.index((bad, SHAPES[1])) < 8
+    (passed,) = [each for each in bench.evaluations() if each.variant == bad and each.shape == SHAPES[1]]
+    assert passed.timing
+    leaders = [each.variant for each in evaluator.leaders if each]
+    assert len(leaders) >= 8
+    assert bad not in leaders
 
 
 def test_a_stored_evaluation_leads_from_the_start(bench: Bench) -> None:
@@ -324,6 +377,17 @@ def test_what_a_final_found_wrong_elsewhere_never_wins_later(bench: Bench) -> No
     assert {winner.variant.config for winner in later.summary.winners} == {config(4, 1)}
 
 
+def test_what_a_final_found_wrong_elsewhere_is_not_tried_at_the_next_shape(bench: Bench) -> None:
+    """What is best without it is; the second shape's own search comes across neither."""
+    bench.run(evaluator=FindsWrong(), trials=SPACE_SIZE + 1, shapes=SHAPES[:1])
+    done = bench.run(trials=10)
+    variants = [variant for variant, shape in done.submitted if shape == SHAPES[1]]
+    assert len(variants) == 10
+    assert not any(is_best(variant, SHAPES[1]) for variant in variants)
+    assert config(4, 1) not in {each.config for each in variants[:8]}
+    assert Variant("scale_rows", config(4, 1), ALL_MARKED) in variants[8:]
+
+
 def test_a_winner_that_is_found_wrong_elsewhere_does_not_stand(bench: Bench) -> None:
     """Its shape learnt nothing new, and is decided again all the same."""
     first = bench.run(shapes=SHAPES[:1], trials=SPACE_SIZE + 1)
@@ -341,6 +405,25 @@ def test_a_winner_that_stood_falls_when_a_final_at_another_shape_finds_it_wrong(
         shape: config(4, 1) for shape in SHAPES
     }
     assert bench.winners() == {winner.shape: winner for winner in second.summary.winners}
+
+
+class FindsOneSetWrong(FakeEvaluator):
+    """Finds in the final that one set of the best config is wrong; the others are right."""
+
+    best = Variant("scale_rows", config(4, 2), ALL_MARKED)
+
+    def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+        yield Evaluation(self.best, BEYOND, Status.WRONG_OUTPUT, "wrong beyond")
+        for contest in contests:
+            others = [each for each in contest.evaluations if each.variant != self.best]
+            yield from super().decide([Contest(contest.baseline, others)], rules)
+
+
+def test_a_set_that_is_wrong_is_not_tried_elsewhere_though_its_config_is_the_best(bench: Bench) -> None:
+    """It is the set that compiles least, which is what the next shape would get."""
+    bench.run(evaluator=FindsOneSetWrong(), trials=SPACE_SIZE + 1, shapes=SHAPES[:1])
+    done = bench.run(trials=10)
+    assert (FindsOneSetWrong.best, SHAPES[1]) not in done.submitted
 
 
 # Conditions.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
+from typing import Any
 
 import pytest
 from session_fakes import (
@@ -25,11 +26,12 @@ from session_fakes import (
 from sqlalchemy import select, update
 
 from tuner.compile.builder import CompileJob
+from tuner.processes import Failure
 from tuner.ranking import estimated_winner
 from tuner.records import Agreement, Binary, Evaluation, Shape, SpecializationSet, Status, Timing, Variant, Winner
 from tuner.search import Method
 from tuner.session import RunRequest
-from tuner.session.evaluator import Contest, Decision, Rules
+from tuner.session.evaluator import Contest, Decision, Rules, Undecided
 from tuner.session.events import Evaluated, Event, FinalStarted, ShapeSkipped, WinnerChosen
 from tuner.session.ledger import Ledger, Trial
 from tuner.store import Store
@@ -102,6 +104,10 @@ class OtherRun:
         )
         self.ledger.save_winner(winner, drawn_at)
         return winner
+
+    def fail(self, variant: Variant, shape: Shape) -> None:
+        """Store that an evaluation crashed."""
+        self.ledger.save(Evaluation(variant, shape, Status.CRASHED, "out of memory"))
 
     def die(self) -> None:
         """As if it had been killed on another machine a while ago."""
@@ -238,6 +244,68 @@ def test_a_claim_sees_what_was_stored_until_then(bench: Bench) -> None:
         assert this.ledger.claim((BEST, SHAPES[1]))
 
 
+# A baseline that fails.
+
+
+def crashing_baseline(variant: Variant, shape: Shape) -> Failure | None:
+    return Failure(Status.CRASHED, "out of memory") if variant == BASELINE else None
+
+
+def test_two_runs_each_with_a_failing_baseline_do_not_wait_for_each_other(bench: Bench) -> None:
+    """Each has claimed one baseline before it asks for the other's."""
+    both_claimed = threading.Barrier(2, timeout=10)
+
+    class Meeting(FakeCompilers):
+        def submit(self, *arguments: Any, **named: Any) -> Any:
+            if not self.jobs:
+                both_claimed.wait()
+            return super().submit(*arguments, **named)
+
+    def compilers() -> FakeCompilers:
+        return Meeting(fault=crashing_baseline)
+
+    first, second = in_threads(
+        *[
+            lambda at=at: bench.run(compilers=compilers(), trials=4, shapes=at, timeout_s=20.0)
+            for at in (SHAPES, SHAPES[::-1])
+        ]
+    )
+    assert (first.submitted[0], second.submitted[0]) == ((BASELINE, SHAPES[0]), (BASELINE, SHAPES[1]))
+    assert len(trials_of(first, second)) == len(set(trials_of(first, second))) == 4 * len(SHAPES)
+    for done in (first, second):
+        assert not done.summary.timed_out
+        assert {event.shape for event in done.of(ShapeSkipped)} == set(SHAPES)
+        assert all("crashed: out of memory" in event.reason for event in done.of(ShapeSkipped))
+
+
+def test_a_baseline_that_fails_in_another_live_run_has_failed_for_this_one(bench: Bench) -> None:
+    with other_run(bench) as other:
+        other.claim((BASELINE, SHAPES[0]))
+        act = after(1, lambda: other.fail(BASELINE, SHAPES[0]))
+        done = bench.run(trials=4, timeout_s=20.0, watch=act)
+    assert not done.summary.timed_out
+    assert (BASELINE, SHAPES[0]) not in done.submitted
+    (skipped,) = done.of(ShapeSkipped)
+    assert (skipped.shape, "out of memory" in skipped.reason) == (SHAPES[0], True)
+    assert [winner.shape for winner in done.summary.winners] == [SHAPES[1]]
+
+
+def test_a_failed_baseline_that_another_run_tries_again_is_left_to_it(bench: Bench) -> None:
+    """It failed in a run before both; this one tries again where nobody else does."""
+    bench.run(compilers=FakeCompilers(fault=crashing_baseline), trials=4)
+    with other_run(bench) as other:
+        other.claim((BASELINE, SHAPES[0]))
+        done = bench.run(trials=4, timeout_s=20.0)
+        other.ledger.finish()
+    assert not done.summary.timed_out
+    assert done.submitted == [(BASELINE, SHAPES[1])]
+    assert [event.shape for event in done.of(ShapeSkipped)] == [SHAPES[0]]
+    assert [winner.shape for winner in done.summary.winners] == [SHAPES[1]]
+    alone = bench.run(trials=4)
+    assert alone.submitted == [(BASELINE, SHAPES[0])]
+    assert [winner.shape for winner in alone.summary.winners] == list(SHAPES)
+
+
 # One waits for the other.
 
 
@@ -330,6 +398,35 @@ def test_a_run_waits_for_anothers_final_no_longer_than_its_time(bench: Bench) ->
     assert silence_s(bench) < 40.0
 
 
+def test_two_runs_that_each_leave_a_shape_undecided_both_end(bench: Bench) -> None:
+    """There is time for one final at once, so each begins with one; then each tries the other's."""
+    both_hold_one = threading.Barrier(2, timeout=10)
+
+    class Loses(FakeEvaluator):
+        def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
+            first = not self.contests
+            self.contests += contests
+            if first:
+                both_hold_one.wait()
+            for contest in contests:
+                yield Undecided(contest.baseline.shape, Failure(Status.CRASHED, "the machine went away"))
+
+        def decide_s(self, shapes: int) -> float:
+            return 6.0 * shapes
+
+    first, second = in_threads(
+        *[
+            lambda at=at: bench.run(evaluator=Loses(), trials=4, shapes=at, timeout_s=10.0)
+            for at in (SHAPES, SHAPES[::-1])
+        ]
+    )
+    assert [each.baseline.shape for each in first.evaluator.contests] == list(SHAPES)
+    assert [each.baseline.shape for each in second.evaluator.contests] == list(SHAPES[::-1])
+    assert not first.summary.timed_out
+    assert not second.summary.timed_out
+    assert all("the machine went away" in event.reason for each in (first, second) for event in each.of(ShapeSkipped))
+
+
 # What is left behind.
 
 
@@ -383,3 +480,14 @@ def silence_s(bench: Bench) -> float:
         beat_at = session.scalars(select(RunRow.beat_at).order_by(RunRow.id.desc())).first()
         assert beat_at is not None
         return (datetime.now(UTC) - beat_at).total_seconds()
+
+
+def test_time_for_one_final_is_spent_on_one_that_is_free(bench: Bench) -> None:
+    class Slow(FakeEvaluator):
+        def decide_s(self, shapes: int) -> float:
+            return 3.0 * shapes
+
+    with other_run(bench) as other:
+        assert other.ledger.claim_final(SHAPES[0])
+        done = bench.run(evaluator=Slow(), trials=4, timeout_s=5.0)
+    assert [winner.shape for winner in done.summary.winners] == [SHAPES[1]]

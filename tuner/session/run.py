@@ -201,7 +201,8 @@ class TuningSession:
                 for config in dict.fromkeys(configs)
                 if request.space.allows(config, shape)
             ]
-            untried = [(variant, shape) for variant in variants if variant not in done]
+            known = {*done, *self._ledger.wrong}
+            untried = [(variant, shape) for variant in variants if variant not in known]
             trials += untried[: max(0, request.trials - len(done))]
         return trials
 
@@ -215,7 +216,7 @@ class TuningSession:
         self._take_standing(open_shapes, winners)
         self._listener(FinalStarted(len(open_shapes)))
         while open_shapes:
-            ours = [shape for shape in self._in_time(open_shapes) if self._ledger.claim_final(shape)]
+            ours = self._claimed(open_shapes)
             self._take_standing(open_shapes, winners)  # another run may have decided some in between
             ours = [shape for shape in ours if shape in open_shapes]
             winners |= self._hold(ours)
@@ -223,20 +224,26 @@ class TuningSession:
             fallen = [shape for shape, winner in winners.items() if self._has_fallen(winner)]
             open_shapes += fallen
             winners = {shape: winner for shape, winner in winners.items() if shape not in fallen}
-            if time.monotonic() > self._deadline:
-                break
             if open_shapes:
                 time.sleep(_POLL_S)
                 self._ledger.beat()
+            if time.monotonic() > self._deadline:
+                break
         for shape in open_shapes:
             self._listener(ShapeSkipped(shape, "the time ran out before it was decided"))
         return winners
 
-    def _in_time(self, shapes: list[Shape]) -> list[Shape]:
-        """As many of the shapes as the time left is expected to decide, and one at least."""
+    def _claimed(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """Those that this run may decide: as many as the time left is expected to allow, and one at least."""
         left_s = max(0.0, self._deadline - time.monotonic())
-        fitting = [count for count in range(1, len(shapes) + 1) if self._evaluator.decide_s(count) <= left_s]
-        return shapes[: max(fitting, default=1)]
+        room = max(
+            (count for count in range(1, len(shapes) + 1) if self._evaluator.decide_s(count) <= left_s), default=1
+        )
+        claimed: list[Shape] = []
+        for shape in shapes:
+            if len(claimed) < room and self._ledger.claim_final(shape):
+                claimed.append(shape)
+        return claimed
 
     def _has_fallen(self, winner: Winner) -> bool:
         """Whether a final at another shape found the winner wrong."""
