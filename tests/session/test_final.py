@@ -360,6 +360,17 @@ def test_a_baseline_that_is_found_wrong_while_choosing_leaves_its_shape_undecide
     assert bench.disqualified == []
 
 
+def test_a_baseline_that_fails_against_itself_leaves_the_next_shape_another_process() -> None:
+    """A launch that crashed leaves the process broken, also where nothing but the baseline passed."""
+    crash = Faulty(BASELINE, CRASH)
+    at_first = CONFIRMING[0]
+    bench = FakeBench(steady, lambda shape, number: crash if (shape, number) == (SHAPES[0], at_first) else None)
+    found = bench.hold(contest(SHAPES[0], {BASELINE: 20.0}), contest(SHAPES[1], EVALUATED_US))
+    assert found[SHAPES[0]] == CRASH
+    first, second = [each for each in bench.calls if each.number == at_first]
+    assert second.process > first.process
+
+
 def test_a_choice_that_is_found_wrong_while_confirming_is_told_and_decides_nothing() -> None:
     bench = FakeBench(steady, faulty_in(CONFIRMING[4]))
     found = bench.hold(contest(SHAPES[0], EVALUATED_US))[SHAPES[0]]

@@ -230,9 +230,8 @@ def _confirm(final: _Final, choice: Variant, number: int, bench: FinalBench) -> 
     """Add one process's samples of baseline and choice; a choice that fails its check now ends the final."""
     samples = bench.alternate([final.baseline, choice], final.shape, number)
     if isinstance(samples, Faulty):
+        yield from _drop(final, samples, bench)
         final.failure = samples.failure
-        if choice != final.baseline:
-            yield from _drop(final, samples, bench)
     elif isinstance(samples, Failure):
         final.lost = samples
         bench.restart()
