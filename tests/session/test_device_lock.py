@@ -64,8 +64,10 @@ def test_whoever_waits_is_told_once(device: str) -> None:
 
 def test_other_devices_are_free(device: str) -> None:
     first, other = DeviceLock(device), DeviceLock(f"{device}-other")
+    told: list[None] = []
     first.acquire(never, soon())
-    other.acquire(never, soon())
+    other.acquire(lambda: told.append(None), soon())
+    assert told == []
     first.release()
     other.release()
     other._path.unlink()

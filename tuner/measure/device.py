@@ -162,8 +162,7 @@ def _checked(bench: ShapeBench, variant: Variant) -> Agreement | Failure:
     agreement = bench.check(variant)
     if agreement.mismatched:
         _cached_bench.cache_clear()  # whatever it wrote beside its output may lie in the tensors of any bench
-        share = f"{agreement.mismatched} of {agreement.elements} elements differ"
-        return Failure(Status.WRONG_OUTPUT, f"{share}; {agreement.detail}")
+        return Failure(Status.WRONG_OUTPUT, agreement.difference)
     return agreement
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuner.measure.benchmark import Samples, Timed, prepare, probe, sample, warm_up
-from tuner.measure.statistics import significantly_slower, uncertainty
+from tuner.measure.statistics import ratio_uncertainty, significantly_slower, uncertainty
 from tuner.records import Conditions
 
 Launches = Sequence[Callable[[], None]]
@@ -71,5 +71,4 @@ def alternate(candidates: Sequence[Launches]) -> Samples:
 
 def _ratios_known(taken: Samples) -> bool:
     first_us, *others_us = taken.times_us
-    ratios = ([one / other for one, other in zip(first_us, other_us, strict=True)] for other_us in others_us)
-    return all(uncertainty(each) <= _NARROW_RATIO for each in ratios)
+    return all(ratio_uncertainty(first_us, other_us) <= _NARROW_RATIO for other_us in others_us)

@@ -55,10 +55,15 @@ def paired_ratio(baseline_us: Sequence[float], candidate_us: Sequence[float]) ->
     return float(np.median(np.asarray(baseline_us) / np.asarray(candidate_us)))
 
 
+def ratio_uncertainty(baseline_us: Sequence[float], candidate_us: Sequence[float]) -> float:
+    """The `uncertainty` of the ratio of paired samples; ValueError when they do not pair."""
+    _require_pairs(baseline_us, candidate_us)
+    return uncertainty([one / other for one, other in zip(baseline_us, candidate_us, strict=True)])
+
+
 def settled(baseline_us: Sequence[float], candidate_us: Sequence[float]) -> bool:
     """Whether paired rounds of one process agree: their median ratio is known to 1%. Others are best taken again."""
-    _require_pairs(baseline_us, candidate_us)
-    return uncertainty([one / other for one, other in zip(baseline_us, candidate_us, strict=True)]) <= _SETTLED
+    return ratio_uncertainty(baseline_us, candidate_us) <= _SETTLED
 
 
 def speedup_over_processes(ratios: Sequence[float]) -> Speedup:

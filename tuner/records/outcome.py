@@ -51,6 +51,11 @@ class Agreement:
     undecided: int
     detail: str = ""
 
+    @property
+    def difference(self) -> str:
+        """How many elements differ, and where, for people."""
+        return f"{self.mismatched} of {self.elements} elements differ; {self.detail}"
+
 
 @dataclass(frozen=True)
 class Timing:

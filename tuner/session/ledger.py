@@ -30,6 +30,7 @@ class Ledger:
         self._key = (request.kernel.name, request.kernel.source_digest, environment)
         self._learn = learn
         self.served = served_shapes(request.kernel, request.shapes)
+        self._served_names = {shape: _digest(others) for shape, others in self.served.items()}
         self.done: dict[Shape, dict[Variant, Evaluation]] = {shape: {} for shape in request.shapes}
         self.wrong: set[Variant] = set()
         arguments = {"trials": request.trials, "timeout_s": request.timeout_s, "method": str(request.method)}
@@ -98,12 +99,12 @@ class Ledger:
 
     def standing_winners(self) -> list[Winner]:
         """Winners that were chosen from all that is known at their shape and checked wherever they may serve now."""
-        served = {shape: _digest(others) for shape, others in self.served.items()}
-        return [each for each in self._store.standing_winners(*self._key, served) if each.baseline == self._baseline]
+        found = self._store.standing_winners(*self._key, self._served_names)
+        return [each for each in found if each.baseline == self._baseline]
 
     def save_winner(self, winner: Winner, drawn_at: datetime) -> None:
         """Store a winner that was chosen from what was known at that time."""
-        self._store.save_winners([winner], drawn_at=drawn_at, served=_digest(self.served[winner.shape]))
+        self._store.save_winners([winner], drawn_at=drawn_at, served=self._served_names[winner.shape])
 
     def finish(self) -> None:
         """Note that the run ended by itself."""

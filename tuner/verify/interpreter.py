@@ -78,8 +78,7 @@ def check_in_interpreter(folder: Path, variant: Variant) -> Agreement | Failure:
         except Exception:  # noqa: BLE001 - a kernel may fail in any way; the trace becomes the variant's log
             return Failure(Status.CRASHED, f"in the interpreter at {shape.label}:\n{traceback.format_exc()}")
         if agreement.mismatched:
-            share = f"{agreement.mismatched} of {agreement.elements} elements differ"
-            return Failure(Status.WRONG_OUTPUT, f"in the interpreter at {shape.label}: {share}; {agreement.detail}")
+            return Failure(Status.WRONG_OUTPUT, f"in the interpreter at {shape.label}: {agreement.difference}")
         elements += agreement.elements
         undecided += agreement.undecided
         detail = agreement.detail
