@@ -1,6 +1,6 @@
 """What Triton's compile key sees of a call: exact, from Triton's own binder, with no driver and no GPU."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -45,6 +45,13 @@ def bind(loaded: LoadedVariant, arguments: Mapping[str, Any], target: Target) ->
     key = compute_cache_key({}, specialization, options)
     parsed, signature, constexprs, attributes = function._pack_args(backend, options, bound, specialization, options)
     return BoundCall(key, parsed, signature, constexprs, attributes)
+
+
+def specialize(loaded: LoadedVariant, arguments: Mapping[str, Any], target: Target) -> Sequence[Any]:
+    """What one call's compile key holds of each argument, in order: a type and what is known of the value."""
+    _, binder = _binder(loaded.function, target)
+    found: Sequence[Any] = binder(**arguments, **loaded.options, debug=bool(loaded.function.debug))[1]
+    return found
 
 
 def meta_launch(kernel: Kernel, variant: Variant, shape: Shape) -> Launch:

@@ -3,6 +3,7 @@
 from tuner.records.environment import PROTOCOL_VERSION, Environment, Evidence
 from tuner.records.frozen import FrozenMapping
 from tuner.records.outcome import Agreement, Binary, Conditions, Evaluation, Status, Timing
+from tuner.records.portfolio import Bucket, Portfolio
 from tuner.records.shape import DimensionValue, Shape
 from tuner.records.target import DEFAULT_TARGET, KNOWN_TARGETS, Target
 from tuner.records.variant import Config, SpecializationSet, Variant
@@ -14,6 +15,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "Agreement",
     "Binary",
+    "Bucket",
     "Conditions",
     "Config",
     "DimensionValue",
@@ -21,6 +23,7 @@ __all__ = [
     "Evaluation",
     "Evidence",
     "FrozenMapping",
+    "Portfolio",
     "Shape",
     "SpecializationSet",
     "Speedup",
