@@ -3,8 +3,8 @@
     python benchmarks/early_drop.py KERNEL STORE [--candidates N] [--json FILE]
 
 Times every distinct binary of a store's evaluations once more, at each shape in the order in which they were stored:
-once dropping candidates that are significantly slower than the leader, once timing every candidate to the end. Each
-way has a fresh process. Then the two winners are timed side by side.
+once dropping candidates that are significantly slower than the leader, once timing every candidate to the end, in one
+process and over the same buffers. Then the two winners are timed side by side.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from pairs import Pair, ratios
 
 from tuner.catalog import Kernel, load_kernel
-from tuner.measure.device import shape_bench
+from tuner.measure.device import ShapeBench, shape_bench
 from tuner.measure.race import Leader, race
 from tuner.measure.statistics import significantly_slower, summarize
 from tuner.processes import Failure, WorkerPool, result
@@ -60,13 +60,13 @@ def main() -> None:
         shape: distinct([each for each in stored if each.shape == shape])[: options.candidates]
         for shape in find_shapes(stored)
     }
-    found = {drop: time_shapes(kernel, shapes, cold, drop) for drop in (True, False)}
+    found = time_shapes(kernel, shapes, cold)
     pairs = [
         Pair(variants[full.winner], variants[dropping.winner], shape, cold)
-        for (shape, variants), dropping, full in zip(shapes.items(), found[True], found[False], strict=True)
+        for (shape, variants), (dropping, full) in zip(shapes.items(), found, strict=True)
     ]
     rows = []
-    for pair, dropping, full, ratio in zip(pairs, found[True], found[False], ratios(kernel, pairs, SEED), strict=True):
+    for pair, (dropping, full), ratio in zip(pairs, found, ratios(kernel, pairs, SEED), strict=True):
         label = kernel.spec.short_label(pair.shape)
         rows.append(
             {
@@ -96,13 +96,13 @@ def find_shapes(evaluations: Sequence[Evaluation]) -> list[Shape]:
     return list(dict.fromkeys(each.shape for each in evaluations))
 
 
-def time_shapes(kernel: Kernel, shapes: Mapping[Shape, Sequence[Variant]], cold: bool, drop: bool) -> list[Timings]:
-    """What each shape's candidates take, all in one fresh process; ends the program when that fails."""
+def time_shapes(kernel: Kernel, shapes: Mapping[Shape, Sequence[Variant]], cold: bool) -> list[tuple[Timings, Timings]]:
+    """What each shape's candidates take, dropping and in full, in a fresh process; ends the program when it fails."""
     found = []
     with WorkerPool(1) as pool:
-        for shape, variants in shapes.items():
-            job = (kernel.folder, shape, variants, cold, drop)
-            timings = result(pool.submit(time_all, *job, timeout_s=TIMEOUT_S))
+        for number, (shape, variants) in enumerate(shapes.items()):
+            job = (kernel.folder, shape, variants, cold, number % 2 == 0)
+            timings = result(pool.submit(time_both_ways, *job, timeout_s=TIMEOUT_S))
             if isinstance(timings, Failure):
                 sys.exit(f"{shape.label}: {timings.status}: {timings.log}")
             found.append(timings)
@@ -118,14 +118,23 @@ def distinct(evaluations: Sequence[Evaluation]) -> list[Variant]:
     return list(first.values())
 
 
-def time_all(folder: Path, shape: Shape, variants: Sequence[Variant], cold_l2: bool, drop: bool) -> Timings:
-    """Time the variants one after another, each beside the fastest before it."""
+def time_both_ways(
+    folder: Path, shape: Shape, variants: Sequence[Variant], cold_l2: bool, dropping_first: bool
+) -> tuple[Timings, Timings]:
+    """Time all candidates dropping losers and in full, in either order."""
     bench = shape_bench(folder, shape, SEED)
+    for variant in variants:
+        if bench.check(variant).mismatched:
+            raise RuntimeError(f"{variant.config.label} is wrong")
+    found = {drop: time_all(bench, variants, cold_l2, drop) for drop in (dropping_first, not dropping_first)}
+    return found[True], found[False]
+
+
+def time_all(bench: ShapeBench, variants: Sequence[Variant], cold_l2: bool, drop: bool) -> Timings:
+    """Time the variants one after another, each beside the fastest before it."""
     leader: tuple[int, Leader] | None = None
     seconds, rounds = 0.0, 0
     for number, variant in enumerate(variants):
-        if bench.check(variant).mismatched:
-            raise RuntimeError(f"{variant.config.label} is wrong")
         launches = bench.launches(variant, cold_l2)
         start = time.perf_counter()
         raced = race(launches, leader and leader[1], significantly_slower if drop else never)

@@ -100,7 +100,7 @@ def test_the_conditions_are_those_of_a_gpu_at_work(device: FakeDevice) -> None:
     assert found.conditions == CONDITIONS
 
 
-@pytest.mark.parametrize(("each_us", "launches"), [(0.5, 100), (10.0, 20), (150.0, 4), (999.0, 4)])
+@pytest.mark.parametrize(("each_us", "launches"), [(0.5, 100), (10.0, 20), (80.0, 3), (150.0, 2), (999.0, 2)])
 def test_a_graph_is_long_enough_for_the_events(device: FakeDevice, each_us: float, launches: int) -> None:
     """200 us, but at most 100 launches, and no fewer than those that were probed."""
     timed = prepare([device.launch("a", each_us)])
@@ -108,6 +108,15 @@ def test_a_graph_is_long_enough_for_the_events(device: FakeDevice, each_us: floa
     device.work.clear()
     timed.run()
     assert device.work == ["a"] * launches
+
+
+def test_a_sample_begins_with_as_many_launches_as_one_that_takes_as_long(device: FakeDevice) -> None:
+    """One capture will do, and growing is left for what is faster than that."""
+    like = prepare([device.launch("a", 10.0)])
+    captured = len(device.captured)
+    assert prepare([device.launch("b", 11.0)], like).launches == 20
+    assert len(device.captured) == captured + 1
+    assert prepare([device.launch("c", 5.0)], like).launches == 40
 
 
 def test_launches_over_several_buffers_are_captured_in_whole_rounds(device: FakeDevice) -> None:
@@ -129,7 +138,7 @@ def test_a_sample_grows_where_its_start_made_launches_look_longer(device: FakeDe
 
 def test_a_probe_is_a_few_launches_that_have_not_run(device: FakeDevice) -> None:
     timed = probe([device.launch(name, 1.0) for name in "ab"])
-    assert (timed.launches, device.work) == (4, [])
+    assert (timed.launches, device.work) == (2, [])
 
 
 def test_a_long_launch_needs_no_graph_and_takes_its_buffers_in_turn(device: FakeDevice) -> None:

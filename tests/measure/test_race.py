@@ -43,8 +43,8 @@ class FakeGpu:
     def probe(self, launches: Sequence[Launch]) -> Timed:
         return Timed(launches[0], 4)
 
-    def prepare(self, launches: Sequence[Launch]) -> Timed:
-        self.done.append(("prepare", launches[0]))
+    def prepare(self, launches: Sequence[Launch], like: Timed | None = None) -> Timed:
+        self.done.append(("prepare", launches[0], like))
         return Timed(launches[0], 20)
 
     def warm_up(self, timed: Sequence[Timed], known_us: float | None = None) -> None:
@@ -171,7 +171,7 @@ def test_without_a_leader_nothing_is_compared(gpu: NewGpu) -> None:
     made = gpu()
     (launch,) = launches = made.launches(10.0, QUIET)
     assert not race(launches, None, never).dropped
-    assert made.done == [("warm up", launch, None), ("prepare", launch)]
+    assert made.done == [("warm up", launch, None), ("prepare", launch, None)]
 
 
 def test_the_leaders_known_time_is_the_gauge_of_the_clocks(gpu: NewGpu) -> None:
@@ -180,7 +180,7 @@ def test_the_leaders_known_time_is_the_gauge_of_the_clocks(gpu: NewGpu) -> None:
     (launch,) = launches = made.launches(20.0, QUIET)
     leader = made.leader(10.0, QUIET)
     race(launches, leader)
-    assert made.done == [("warm up", leader.timed.run, 10.0), ("prepare", launch)]
+    assert made.done == [("warm up", leader.timed.run, 10.0), ("prepare", launch, leader.timed)]
 
 
 BATCHES = [
@@ -220,7 +220,7 @@ def test_what_alternates_is_prepared_on_warm_clocks(gpu: NewGpu) -> None:
     (one,), (two,) = candidates = [made.launches(10.0, QUIET) for _ in range(2)]
     alternate(candidates)
     warm = ("warm up", one, two, None)
-    assert made.done == [warm, ("prepare", one), ("prepare", two), warm]
+    assert made.done == [warm, ("prepare", one, None), ("prepare", two, None), warm]
 
 
 @pytest.mark.parametrize("noises", [(NOISY, 0.0, 0.0), (0.0, NOISY, 0.0), (0.0, 0.0, NOISY)])

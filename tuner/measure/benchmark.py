@@ -13,7 +13,7 @@ from tuner.records import Conditions
 _SAMPLE_US = 200.0
 _LONG_ENOUGH = 0.9
 _MAX_LAUNCHES = 100
-_PROBE_LAUNCHES = 4
+_PROBE_LAUNCHES = 2
 # A launch this long hides the host's work for the next one; it needs no graph.
 _LONG_US = 1000.0
 # An idle GPU lowers its clocks and takes up to a second to raise them: warm up until two batches agree.
@@ -50,13 +50,14 @@ def probe(launches: Sequence[Callable[[], None]]) -> Timed:
     return _captured(launches, max(1, _PROBE_LAUNCHES // len(launches)))
 
 
-def prepare(launches: Sequence[Callable[[], None]]) -> Timed:
+def prepare(launches: Sequence[Callable[[], None]], like: Timed | None = None) -> Timed:
     """Make launches, taken in turn, ready to be sampled; they must be warm (see `warm_up`), and so must the GPU.
 
     Several launches over different buffers keep the L2 cache cold; one alone keeps it warm. A sample grows until it is
-    long enough, for with fewer launches its own start weighs more.
+    long enough, for with fewer launches its own start weighs more. It begins with as many launches as `like`, which
+    takes about as long, so that it need not be captured twice.
     """
-    rounds = max(1, _PROBE_LAUNCHES // len(launches))
+    rounds = max(1, (like.launches if like else _PROBE_LAUNCHES) // len(launches))
     while True:
         timed = _captured(launches, rounds)
         timed.run()

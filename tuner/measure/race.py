@@ -46,7 +46,7 @@ def race(launches: Launches, leader: Leader | None, has_lost: HasLost = signific
         warm_up([leader.timed], leader.known_us)
     else:
         warm_up([probe(launches)])
-    runners = [leader.timed, prepare(launches)] if leader else [prepare(launches)]
+    runners = [leader.timed, prepare(launches, leader.timed)] if leader else [prepare(launches)]
     taken = sample(runners, _LOOK)
     while True:
         mine = taken.times_us[-1]
