@@ -1,7 +1,9 @@
 """Arguments that several commands share."""
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +23,8 @@ DatabaseOption = Annotated[
     str | None,
     typer.Option("--db", metavar="URL", help="SQLite file or PostgreSQL URL. Default: $TUNER_DB, else your own."),
 ]
+_RANGE = re.compile(r"(?P<first>\d+)\.\.(?P<last>\d+)")
+_LONGEST_RANGE = 100_000
 # Columns of a table that no terminal shows.
 _PIPED_WIDTH = 200
 
@@ -59,13 +63,24 @@ def parse_pairs(words: list[str], *, what: str) -> dict[str, str]:
 
 
 def parse_shapes(texts: list[str]) -> list[dict[str, DimensionValue]]:
-    """`num_tokens=1,16 num_heads=64` stands for the product of its values."""
+    """`num_tokens=1,16 num_heads=64` stands for the product of its values; `1..4` is 1,2,3,4."""
     shapes: list[dict[str, DimensionValue]] = []
     for text in texts:
         pairs = parse_pairs(text.split(), what="dimension")
-        values = [[parse_value(value) for value in listed.split(",")] for listed in pairs.values()]
+        values = [[one for word in listed.split(",") for one in _values(word)] for listed in pairs.values()]
         shapes += [dict(zip(pairs, chosen, strict=True)) for chosen in product(*values)]
     return shapes
+
+
+def _values(text: str) -> Sequence[DimensionValue]:
+    """One value, or every integer of a range `first..last`; UserError for one that is empty or too long."""
+    ends = _RANGE.fullmatch(text)
+    if not ends:
+        return [parse_value(text)]
+    first, last = int(ends["first"]), int(ends["last"])
+    if not first <= last < first + _LONGEST_RANGE:
+        raise UserError(f"{text!r} is no range of 1 to {_LONGEST_RANGE} sizes; expected first..last, as in 1..4096.")
+    return range(first, last + 1)
 
 
 def terminal(*, stderr: bool = False) -> Console:

@@ -7,7 +7,7 @@ at each shape, with no argument marked, with all marked, and with all marked on 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tuner.catalog import Kernel
@@ -27,23 +27,27 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True)
 class ArgumentClass:
-    """What the compiler is told of an argument: its type, and `value` or `divisible_by_16` where it may use them.
+    """What the compiler is told of an argument: its type, and what it may use of the value.
 
     `value` is the text of a constant: of a `tl.constexpr` argument, or 1. A tuple's class is the text of its parts.
+    `below_2_gib` is told of what a pointer points at, on AMD only.
     """
 
     type: str
     value: str | None = None
     divisible_by_16: bool = False
+    below_2_gib: bool = False
 
     @property
     def label(self) -> str:
         if self.value is not None:
             return f"= {self.value}" if self.type == "constexpr" else f"{self.type} {self.value}"
-        return f"{self.type}, divisible by 16" if self.divisible_by_16 else self.type
+        facts = {"divisible by 16": self.divisible_by_16, "below 2 GiB": self.below_2_gib}
+        return ", ".join([self.type, *(text for text, holds in facts.items() if holds)])
 
 
 Key = tuple[ArgumentClass, ...]
+Loss = tuple[tuple[str, ArgumentClass], ...]
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,49 @@ class ClassTable:
         column = self.names.index(name)
         return tuple(key[column] for key in self.classes[mark])
 
+    def key(self, marks: SpecializationSet, shape: Shape) -> Key:
+        """The compile key that a set has at one of the shapes; KeyError for another shape."""
+        index = self._index[shape]
+        return tuple(self.classes[mark][index][column] for column, mark in enumerate(self._columns(marks)))
+
     def keys(self, marks: SpecializationSet) -> dict[Key, Shape]:
         """Every compile key that a set reaches, with the first shape that reaches it; other names are ignored."""
-        rows = zip(*(self.of(name, _mark(name, marks)) for name in self.names), strict=True)
+        columns = [self.of(name, mark) for name, mark in zip(self.names, self._columns(marks), strict=True)]
         keys: dict[Key, Shape] = {}
-        for key, shape in zip(rows, self.shapes, strict=True):
+        for key, shape in zip(zip(*columns, strict=True), self.shapes, strict=True):
             keys.setdefault(key, shape)
         return keys
 
-    def count(self, marks: SpecializationSet) -> int:
-        """How many compiles a set causes over the shapes."""
-        return len(self.keys(marks))
+    def count(self, marks: SpecializationSet, without: str | None = None) -> int:
+        """How many compiles a set causes over the shapes; `without` leaves an argument out of the key."""
+        chosen = [(column, mark) for column, mark in enumerate(self._columns(marks)) if self.names[column] != without]
+        return len({tuple(row[mark][column] for column, mark in chosen) for row in self._rows})
+
+    def lost(self, marks: SpecializationSet) -> tuple[Loss, ...]:
+        """At each shape, the arguments whose class a set changes, with the class that they lose; empty for none."""
+        found: list[Loss] = [()] * len(self.shapes)
+        for name, mark in zip(self.names, self._columns(marks), strict=True):
+            if mark is not Mark.NONE:
+                pairs = zip(self.of(name), self.of(name, mark), strict=True)
+                found = [
+                    known if before == after else (*known, (name, before))
+                    for known, (before, after) in zip(found, pairs, strict=True)
+                ]
+        return tuple(found)
+
+    @cached_property
+    def _rows(self) -> tuple[Mapping[Mark, Key], ...]:
+        """The distinct rows: shapes whose classes are the same under every mark count as one."""
+        rows = dict.fromkeys(zip(*(self.classes[mark] for mark in Mark), strict=True))
+        return tuple(dict(zip(Mark, row, strict=True)) for row in rows)
+
+    @cached_property
+    def _index(self) -> Mapping[Shape, int]:
+        return {shape: index for index, shape in enumerate(self.shapes)}
+
+    def _columns(self, marks: SpecializationSet) -> list[Mark]:
+        """The mark of each argument in a set."""
+        return [_mark(name, marks) for name in self.names]
 
 
 def class_table(kernel: Kernel, config: Config, shapes: Iterable[Shape], target: Target) -> ClassTable:
@@ -110,7 +146,7 @@ def _class(found: tuple[Any, Any]) -> ArgumentClass:
 def _interned(kind: str, known: str) -> ArgumentClass:
     if kind == "constexpr" or kind.startswith("("):
         return ArgumentClass(kind, known)
-    return ArgumentClass(kind, None, "D" in known)
+    return ArgumentClass(kind, None, "D" in known, "S" in known)
 
 
 def _mark(name: str, marks: SpecializationSet) -> Mark:
