@@ -1,14 +1,37 @@
 """The public face: joins the runtime with tables from a file, the store and the published winners."""
 
 import sys
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from tuner import settings
 from tuner.catalog import Kernel, content_root, load_kernel
 from tuner.errors import TableError, UserError
 from tuner.measure.installed import installed_environment
-from tuner.records import DEFAULT_TARGET, DimensionValue, Environment, Target, Winner
-from tuner.runtime import Lookup, Origin, WinnerTable, find, read_table
+from tuner.records import (
+    DEFAULT_TARGET,
+    DimensionValue,
+    Environment,
+    Evaluation,
+    Portfolio,
+    Shape,
+    SpecializationSet,
+    Target,
+    Variant,
+    Winner,
+)
+from tuner.records.portfolio import REGRET_BOUND
+from tuner.runtime import Found, Lookup, Origin, WinnerTable, find, read_table
+
+if TYPE_CHECKING:
+    from tuner.compile.classes import ClassTable
+    from tuner.ranking import Assignment, Cell, Keys
+    from tuner.workload import Workload
+
+# Over so many sizes of a bucket compile keys are counted; of a longer one about so many, spread evenly, are taken.
+_COUNTED_SIZES = 2048
 
 
 def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
@@ -39,10 +62,9 @@ def look_up(
     if found is None:
         why = f"no winner of this source for {target} covers {shape.label}; this is the variant that upstream ships"
         return Lookup(kernel.spec.baseline_variant, shape, Origin.BASELINE, None, why)
-    winner, origin = found
-    stale = _differences(winner.environment)
-    explanation = _explain(winner, origin, dynamic) + (", with other versions than here" if stale else "")
-    return Lookup(winner.variant, shape, origin, winner, explanation, stale)
+    stale = _differences(found.winner.environment)
+    explanation = _explain(found, dynamic) + (", with other versions than here" if stale else "")
+    return Lookup(found.variant, shape, found.origin, found.winner, explanation, stale)
 
 
 def _differences(environment: Environment) -> tuple[str, ...]:
@@ -50,7 +72,11 @@ def _differences(environment: Environment) -> tuple[str, ...]:
     return environment.differences(installed_environment(environment))
 
 
-def _explain(winner: Winner, origin: Origin, dynamic: tuple[str, ...]) -> str:
+def _explain(found: Found, dynamic: tuple[str, ...]) -> str:
+    return _where_from(found.winner, found.origin, dynamic) + _instead(found)
+
+
+def _where_from(winner: Winner, origin: Origin, dynamic: tuple[str, ...]) -> str:
     sizes = ", ".join(f"{name}={winner.shape[name]}" for name in dynamic)
     where = winner.environment.device or f"{winner.environment.target}"
     how = f"{winner.environment.evidence} on {where}" if winner.environment.device else f"estimated for {where}"
@@ -59,6 +85,14 @@ def _explain(winner: Winner, origin: Origin, dynamic: tuple[str, ...]) -> str:
     if origin is Origin.BUCKET:
         return f"the nearest tuned shape is {sizes}, {how}"
     return f"from the same architecture, tuned at {sizes}, {how}"
+
+
+def _instead(found: Found) -> str:
+    """What is to be said where the portfolio has another variant than the winner."""
+    if found.portfolio is None or found.variant == found.winner.variant:
+        return ""
+    count, regret = len(found.portfolio.variants), found.portfolio.regret
+    return f"; instead of its winner runs one of {count} variants that are at most {regret:.1%} slower at tuned shapes"
 
 
 def this_device() -> tuple[str, Target]:
@@ -137,3 +171,102 @@ def export_table(kernel: Kernel, winners: list[Winner]) -> WinnerTable:
         stale = f" ({len(winners)} belong to other sources of it)" if winners else ""
         raise UserError(f"No winners are stored for {kernel.name}{stale}.", hint=f"Run `tuner run {kernel.name}`.")
     return next((each for each in tables if each.environment.device), tables[0])
+
+
+@dataclass(frozen=True)
+class Consolidation:
+    """A table's portfolio, and what it was chosen from: an assignment for each combination of the fixed dimensions.
+
+    `workload` names what weighs the shapes; None where they weigh the same.
+    """
+
+    portfolio: Portfolio
+    assignments: tuple["Assignment", ...]
+    keys: "Keys"
+    workload: str | None
+
+    def curve(self, assignment: "Assignment") -> list["Assignment"]:
+        """The best assignments of every number of variants; see `ranking.regret_curve`."""
+        from tuner.ranking import regret_curve
+
+        return regret_curve(assignment.cells, self.keys, assignment)
+
+
+def consolidate(
+    kernel: Kernel,
+    table: WinnerTable,
+    evaluations: Iterable[Evaluation],
+    bound: float = REGRET_BOUND,
+    workload: "Workload | None" = None,
+) -> Consolidation:
+    """The portfolio of a table of winners of this source of the kernel; see `ranking.consolidate`.
+
+    `evaluations` are those of the table's environment. A workload weighs the tuned sizes; without one they weigh the
+    same. Loads Triton, to count compile keys. UserError for a bound that is none, a kernel without exactly one dynamic
+    dimension, or a workload that has nothing to do with the table.
+    """
+    from tuner.ranking import cells_of, consolidate, portfolio_of
+
+    if len(kernel.spec.dynamic_dimensions) != 1:
+        raise UserError(f"{kernel.name} has no portfolio: buckets need exactly one dynamic dimension.")
+    if not 0 <= bound < float("inf"):
+        raise UserError(f"The bound is {bound}; expected a share of at least 0, as 0.01 for 1%.")
+    (dynamic,) = kernel.spec.dynamic_dimensions
+    keys = _reached_keys(kernel, dynamic, table.environment.target)
+    groups = [_weighted(cells, dynamic, workload) for cells in cells_of(table.rows, evaluations, dynamic)]
+    assignments = tuple(consolidate(cells, keys, bound) for cells in groups)
+    portfolio = portfolio_of(assignments, keys, dynamic, bound)
+    return Consolidation(portfolio, assignments, keys, workload.name if workload else None)
+
+
+def _weighted(cells: tuple["Cell", ...], dynamic: str, workload: "Workload | None") -> tuple["Cell", ...]:
+    from tuner.ranking import weighted
+
+    if workload is None:
+        return cells
+    if workload.dimension != dynamic:
+        raise UserError(f"The workload {workload.name} is of {workload.dimension}; this kernel's sizes are {dynamic}.")
+    weights = workload.nearest_weights(cell.shape.size(dynamic) for cell in cells)
+    if not any(weights.values()):
+        raise UserError(f"No step of the workload {workload.name} is near one of the tuned sizes.")
+    return weighted(cells, weights, dynamic)
+
+
+def _reached_keys(kernel: Kernel, dynamic: str, target: Target) -> "Keys":
+    """The compile keys that a variant reaches over the sizes of a cell, from Triton's own binder.
+
+    They depend on shape, implementation and specialization set alone; each combination is worked out once.
+    """
+    from tuner.compile.classes import class_table
+
+    tables: dict[tuple[str, Shape], ClassTable] = {}
+    reached: dict[tuple[str, Shape, SpecializationSet], frozenset[Hashable]] = {}
+
+    def keys(variant: Variant, cell: "Cell") -> frozenset[Hashable]:
+        config, marks = variant.config, variant.specialization
+        place = (config.implementation, cell.shape)
+        if place not in tables:
+            shapes = [Shape({**cell.shape, dynamic: size}) for size in _counted(cell.first, cell.last)]
+            every = class_table(kernel, config, [each for each in shapes if _takes(kernel, each)], target)
+            # Shapes that are one to the unmarked kernel are one under every set.
+            tables[place] = class_table(kernel, config, every.keys(SpecializationSet()).values(), target)
+        if (*place, marks) not in reached:
+            reached[*place, marks] = frozenset(tables[place].keys(marks))
+        return reached[*place, marks]
+
+    return keys
+
+
+def _counted(first: int, last: int) -> list[int]:
+    """Sizes from first to last, both of them; the step is odd, so that every remainder by a power of two occurs."""
+    step = (last - first) // _COUNTED_SIZES | 1
+    return [*range(first, last, step), last]
+
+
+def _takes(kernel: Kernel, shape: Shape) -> bool:
+    """Whether the kernel has inputs of a shape."""
+    try:
+        kernel.spec.make_inputs(kernel.spec.shape(shape), "meta", 0)
+    except UserError:
+        return False
+    return True

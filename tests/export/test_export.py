@@ -11,7 +11,7 @@ import yaml
 
 from tuner.errors import UserError
 from tuner.export import Format, export
-from tuner.records import Environment, Evidence, Shape, Target, Winner
+from tuner.records import Bucket, Environment, Evidence, FrozenMapping, Portfolio, Shape, Target, Winner
 from tuner.runtime import WinnerTable
 
 MEASURED = dataclasses.replace(store_examples.ENVIRONMENT, device="NVIDIA H100 80GB HBM3")
@@ -42,6 +42,23 @@ def test_the_whole_table_comes_back(chosen: Format, read: Any, environment: Envi
     assert file.text.endswith("\n")
     assert WinnerTable.from_json(read(file.text)) == winners
     assert [file] == export(winners, chosen)
+
+
+FIXED = FrozenMapping[int | str](heads=8, layout="row")
+PORTFOLIO = Portfolio("num_tokens", (Bucket(FIXED, 1, None, store_examples.variant(5)),), 1, 0.004, 0.01)
+
+
+@pytest.mark.parametrize(("chosen", "read"), [(Format.JSON, json.loads), (Format.YAML, yaml.safe_load)])
+def test_the_portfolio_comes_back_with_its_table(chosen: Format, read: Any) -> None:
+    winners = dataclasses.replace(table(MEASURED, *SHAPES), portfolio=PORTFOLIO)
+    (file,) = export(winners, chosen)
+    assert WinnerTable.from_json(read(file.text)) == winners
+
+
+def test_vllm_has_each_size_with_its_own_winner() -> None:
+    """Whatever the portfolio would run there: its files have no ranges of sizes."""
+    winners = table(MEASURED, *SHAPES)
+    assert export(dataclasses.replace(winners, portfolio=PORTFOLIO), Format.VLLM) == export(winners, Format.VLLM)
 
 
 def load_as_vllm(text: str) -> dict[int, dict[str, Any]]:

@@ -8,8 +8,8 @@ import store_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.records import Environment, Evidence, Shape, Target, Winner
-from tuner.runtime import Origin, WinnerTable, find
+from tuner.records import Bucket, Environment, Evidence, FrozenMapping, Portfolio, Shape, Target, Variant, Winner
+from tuner.runtime import Found, Origin, WinnerTable, find
 
 CUDA, OLDER, AMD = Target("cuda", "90"), Target("cuda", "80"), Target("hip", "gfx942")
 H100, H200 = "NVIDIA H100", "NVIDIA H200"
@@ -35,7 +35,12 @@ def table(where: Environment, *shapes: Shape) -> WinnerTable:
 def answer(
     asked: Shape, *tables: WinnerTable, device: str = H100, target: Target = CUDA
 ) -> tuple[Winner, Origin] | None:
-    return find(tables, asked, ["num_tokens"], device, target)
+    found = find(tables, asked, ["num_tokens"], device, target)
+    if found is None:
+        return None
+    assert found.variant == found.winner.variant, "without a portfolio"
+    assert found.portfolio is None
+    return found.winner, found.origin
 
 
 # From the most to the least preferred, for 64 tokens on an H100.
@@ -118,7 +123,57 @@ def test_a_kernel_without_exactly_one_dynamic_dimension_has_no_buckets() -> None
     sizes = table(environment(H100), shape(64))
     for dynamic in ([], ["num_tokens", "num_heads"]):
         assert find([sizes], shape(65), dynamic, H100, CUDA) is None
-        assert find([sizes], shape(64), dynamic, H100, CUDA) == (sizes.rows[0], Origin.EXACT)
+        found = find([sizes], shape(64), dynamic, H100, CUDA)
+        assert found is not None
+        assert (found.winner, found.origin) == (sizes.rows[0], Origin.EXACT)
+
+
+# One variant at 1 to 90 tokens and one from there to 2048, of the rows at 16, 64, 512 and 1024 tokens.
+ONE, TWO = store_examples.variant(7), store_examples.variant(8)
+HEADS = FrozenMapping[int | str](num_heads=8)
+SOME = Portfolio("num_tokens", (Bucket(HEADS, 8, 90, ONE), Bucket(HEADS, 91, 2048, TWO)), 2, 0.008, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("asked", "variant", "row", "origin"),
+    [
+        (16, ONE, 0, Origin.EXACT),
+        (20, ONE, 0, Origin.BUCKET),
+        (64, ONE, 1, Origin.EXACT),
+        (90, ONE, 1, Origin.BUCKET),
+        (91, TWO, 1, Origin.BUCKET),
+        (1024, TWO, 3, Origin.EXACT),
+        (2048, TWO, 3, Origin.BUCKET),
+    ],
+)
+@pytest.mark.parametrize("device", [H100, H200])
+def test_every_size_runs_the_variant_of_its_bucket(
+    asked: int, variant: Variant, row: int, origin: Origin, device: str
+) -> None:
+    """Also a tuned one: a server that asks at each step compiles the portfolio and no winner beside it."""
+    winners = dataclasses.replace(table(environment(H100), *map(shape, (16, 64, 512, 1024))), portfolio=SOME)
+    found = find([winners], shape(asked), ["num_tokens"], device, CUDA)
+    assert found == Found(winners.rows[row], origin if device == H100 else Origin.FAMILY, variant, SOME)
+
+
+def test_a_portfolio_answers_for_the_rows_of_its_table_alone() -> None:
+    with_one = dataclasses.replace(table(environment(H100), shape(16)), portfolio=SOME)
+    without = table(environment(H100), shape(64), shape(64, heads=16))
+    for tables in ([with_one, without], [without, with_one]):
+        for asked, found in (
+            (shape(20), Found(with_one.rows[0], Origin.BUCKET, ONE, SOME)),
+            (shape(64), Found(without.rows[0], Origin.EXACT, without.rows[0].variant, None)),
+            (shape(64, heads=16), Found(without.rows[1], Origin.EXACT, without.rows[1].variant, None)),
+        ):
+            assert find(tables, asked, ["num_tokens"], H100, CUDA) == found
+
+
+def test_beyond_its_buckets_the_nearest_row_answers() -> None:
+    """Where another table's rows reach further than the portfolio's own."""
+    small = dataclasses.replace(table(environment(H100), shape(1024)), portfolio=SOME)
+    large = table(environment(H100), shape(8192))
+    found = find([small, large], shape(2500), ["num_tokens"], H100, CUDA)
+    assert found == Found(small.rows[0], Origin.BUCKET, small.rows[0].variant, None)
 
 
 small = st.builds(shape, st.integers(0, 40), st.sampled_from([8, 16]))

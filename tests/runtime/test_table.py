@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import TableError, UserError
-from tuner.records import Target, Timing, Variant, Winner
+from tuner.records import Bucket, FrozenMapping, Portfolio, Shape, Target, Timing, Variant, Winner
 from tuner.runtime import SCHEMA_VERSION, WinnerTable, read_table
 
 DELETED = object()
+SCHEMA_1 = Path(__file__).with_name("winner_table_schema_1.json")
 
 
 def of_table(table: WinnerTable, row: Winner) -> Winner:
@@ -43,7 +44,20 @@ def of_table(table: WinnerTable, row: Winner) -> Winner:
 def tables(draw: st.DrawFn) -> WinnerTable:
     table = WinnerTable(draw(store_examples.names), draw(store_examples.words), draw(store_examples.environments), ())
     rows = draw(st.lists(store_examples.winners, max_size=2))
-    return dataclasses.replace(table, rows=tuple(of_table(table, row) for row in rows))
+    found = dataclasses.replace(table, rows=tuple(of_table(table, row) for row in rows))
+    return with_portfolio(draw, found) if draw(st.booleans()) else found
+
+
+def with_portfolio(draw: st.DrawFn, table: WinnerTable) -> WinnerTable:
+    """The table with its rows at one and two of a dimension, of which the first bucket ends at one."""
+    fixed = FrozenMapping(draw(store_examples.shapes))
+    rows = tuple(
+        dataclasses.replace(row, shape=Shape({**fixed, "a size": number})) for number, row in enumerate(table.rows, 1)
+    )
+    variants = [dataclasses.replace(draw(store_examples.variants), kernel=table.kernel) for _ in range(2)]
+    buckets = (Bucket(fixed, 1, 1, variants[0]), Bucket(fixed, 2, draw(st.none() | st.just(9)), variants[1]))
+    compiles, regret, bound = draw(store_examples.counts), draw(store_examples.ratios), draw(store_examples.ratios)
+    return dataclasses.replace(table, rows=rows, portfolio=Portfolio("a size", buckets, compiles, regret, bound))
 
 
 @settings(deadline=None, max_examples=50)
@@ -55,8 +69,15 @@ def test_json_round_trip(table: WinnerTable) -> None:
 
 
 def example() -> WinnerTable:
+    """Two rows, at one and two tokens, and a portfolio of a bucket for each."""
     table = WinnerTable("scale", store_examples.SOURCE, store_examples.ENVIRONMENT, ())
-    return dataclasses.replace(table, rows=tuple(of_table(table, store_examples.winner(n, 2**n)) for n in range(2)))
+    fixed = FrozenMapping[int | str](hidden=4096, dtype="bf16")
+    buckets = (Bucket(fixed, 1, 1, store_examples.variant(5)), Bucket(fixed, 2, None, store_examples.variant(0)))
+    return dataclasses.replace(
+        table,
+        rows=tuple(of_table(table, store_examples.winner(n, 2**n)) for n in range(2)),
+        portfolio=Portfolio("num_tokens", buckets, compiles=3, regret=0.008, bound=0.01),
+    )
 
 
 def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
@@ -65,8 +86,35 @@ def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
     assert (data["schema"], data["kernel"], data["evidence"]) == (SCHEMA_VERSION, "scale", "measured")
     assert data["environment"]["target"] == "cuda:90"
     assert data["rows"][0]["timing_us"] == {"median": 10.1, "low": 10.0, "high": 10.4, "samples": 3}
+    assert [data["portfolio"][name] for name in ("dynamic", "compiles", "regret", "bound")] == [
+        "num_tokens",
+        3,
+        0.008,
+        0.01,
+    ]
+    assert [each["parameters"] for each in data["portfolio"]["variants"]] == [{"BLOCK": 96}, {"BLOCK": 16}]
+    fixed = {"hidden": 4096, "dtype": "bf16"}
+    assert data["portfolio"]["buckets"][1] == {"fixed": fixed, "first": 2, "last": None, "variant": 1}
     path.write_text(json.dumps(data))
     assert read_table(path) == example()
+
+
+def test_a_table_of_schema_1_is_still_read() -> None:
+    """The winners of version 0.1 before there were portfolios, three of the ten."""
+    table = read_table(SCHEMA_1)
+    assert json.loads(SCHEMA_1.read_text())["schema"] == 1
+    assert [row.shape["num_tokens"] for row in table.rows] == [1, 512, 8192]
+    assert table.portfolio is None
+    again = table.to_json()
+    assert (again["schema"], again["portfolio"]) == (SCHEMA_VERSION, None)
+    assert WinnerTable.from_json(again) == table
+
+
+def test_every_row_is_in_a_bucket() -> None:
+    data = example().to_json()
+    edit(data, ("portfolio", "buckets", 0, "first"), 2)
+    with pytest.raises(TableError, match="a row is in no bucket"):
+        WinnerTable.from_json(data)
 
 
 def refusal(path: Path, content: bytes | None) -> str:
@@ -88,7 +136,7 @@ def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
     assert "no schema version" in refusal(path, b"[1, 2]")
     assert "no schema version" in refusal(path, b'{"rows": []}')
     newer = refusal(path, json.dumps({**example().to_json(), "schema": SCHEMA_VERSION + 1}).encode())
-    assert f"schema {SCHEMA_VERSION + 1}; this tuner reads {SCHEMA_VERSION}" in newer
+    assert f"schema {SCHEMA_VERSION + 1}; this tuner reads 1 to {SCHEMA_VERSION}" in newer
     assert "Upgrade tuner" in newer
     assert "cannot be read" in refusal(tmp_path, None)
 
@@ -108,7 +156,7 @@ def places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [at] if at else []
     inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for name, value in inner:
-        if at[-1:] not in (("shape",), ("parameters",), ("options",)):
+        if at[-1:] not in (("shape",), ("parameters",), ("options",), ("fixed",)):
             found += places(value, (*at, name))
     return found
 
@@ -169,6 +217,22 @@ def test_a_target_that_only_a_gpu_knows_is_read() -> None:
         (("rows", 0, "speedup"), [1, 2, 3]),
         (("rows", 0, "speedup", "median"), "fast"),
         (("rows", 0, "speedup", "low"), "1.2"),
+        (("portfolio",), []),
+        (("portfolio", "dynamic"), "hidden_size"),
+        (("portfolio", "dynamic"), 1),
+        (("portfolio", "regret"), "0.01"),
+        (("portfolio", "bound"), None),
+        (("portfolio", "compiles"), 1.5),
+        (("portfolio", "variants"), {}),
+        (("portfolio", "variants", 0, "options"), []),
+        (("portfolio", "buckets"), {}),
+        (("portfolio", "buckets", 0), []),
+        (("portfolio", "buckets", 0, "variant"), 2),
+        (("portfolio", "buckets", 0, "variant"), -1),
+        (("portfolio", "buckets", 0, "first"), "1"),
+        (("portfolio", "buckets", 0, "last"), 1.5),
+        (("portfolio", "buckets", 0, "fixed"), []),
+        (("portfolio", "buckets", 0, "fixed"), {"hidden": None}),
     ],
     ids=str,
 )

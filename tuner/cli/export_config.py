@@ -1,14 +1,17 @@
 """`tuner export-config`: winners as a file that a server reads."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tuner.cli.options import DatabaseOption, KernelArgument, database, find_kernel
+from tuner.cli.show import BoundOption, WorkloadOption
 from tuner.errors import UserError
 from tuner.export import ExportedFile, Format, export
+from tuner.records.portfolio import REGRET_BOUND
 
 
 def export_config(
@@ -20,11 +23,15 @@ def export_config(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="A file, or a folder (no suffix) for the usual names."),
     ] = None,
+    bound: BoundOption = REGRET_BOUND,
+    workload: WorkloadOption = None,
     db: DatabaseOption = None,
 ) -> None:
     """Write the winners of KERNEL; measured ones where there are any, else estimates, marked as such.
 
-    `--format vllm` follows vLLM's tuned-config files: one file per fixed dimensions and device, keyed by num_tokens.
+    json and yaml also hold the portfolio: the fewest variants within `--bound` of the winners, and from which size to
+    which each runs. `tuner.lookup` then answers with these (see `tuner show --portfolio`). `--format vllm` follows
+    vLLM's tuned-config files: one file per fixed dimensions and device, keyed by num_tokens, each with its own winner.
 
     Examples:
 
@@ -32,12 +39,17 @@ def export_config(
 
         tuner export-config fused_inv_rope_fp8_quant --format vllm -o configs/
     """
-    from tuner.api import export_table
+    from tuner.api import consolidate, export_table
     from tuner.store import Store
+    from tuner.workload import load_workload
 
     found = find_kernel(kernel)
+    weights = load_workload(workload) if workload else None
     with Store.open(database(db), read_only=True) as store:
         table = export_table(found, store.winners(found.name))
+        evaluations = store.evaluations(found.name, found.source_digest, table.environment)
+    if form is not Format.VLLM and len(found.spec.dynamic_dimensions) == 1:
+        table = replace(table, portfolio=consolidate(found, table, evaluations, bound, weights).portfolio)
     files = export(table, form)
     if output is None:
         if len(files) > 1:

@@ -6,6 +6,11 @@ from tuner.records.frozen import FrozenMapping
 from tuner.records.shape import DimensionValue, Shape
 from tuner.records.variant import Variant
 
+# A tuned size stands for others up to this factor below the smallest and above the largest one.
+REACH = 2.0
+# By how much, as a share, a portfolio may be slower than the winner at a tuned shape where no other bound is asked for.
+REGRET_BOUND = 0.01
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -31,7 +36,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Portfolio:
-    """Variants whose times stay within `regret` of the winner's at every tuned shape, and where each of them runs.
+    """Variants whose times stay within `bound` of the winner's at every tuned shape, and where each of them runs.
 
     `dynamic` is the dimension that buckets divide. `compiles` counts the compile keys that all variants together reach
     in their buckets, `regret` is the largest share by which a tuned shape is slower than under its own winner.
@@ -41,6 +46,7 @@ class Portfolio:
     buckets: tuple[Bucket, ...]
     compiles: int
     regret: float
+    bound: float
 
     @property
     def variants(self) -> tuple[Variant, ...]:

@@ -4,11 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tuner.records import Config, Evidence, Shape, SpecializationSet, Target, Variant, Winner
+from tuner.records import Config, Evidence, Portfolio, Shape, SpecializationSet, Target, Variant, Winner
+from tuner.records.portfolio import REACH
 from tuner.runtime.table import WinnerTable
-
-# Beyond the first and last tuned size, a neighbour's winner is trusted up to this factor.
-_REACH = 2.0
 
 
 class Origin(StrEnum):
@@ -51,45 +49,71 @@ class Lookup:
         return self.winner.environment.evidence if self.winner else None
 
 
+@dataclass(frozen=True)
+class Found:
+    """The tuned row that answers a shape and where it came from.
+
+    `portfolio` is the one of the row's table that has a variant for the shape; None where there is none.
+    """
+
+    winner: Winner
+    origin: Origin
+    variant: Variant
+    portfolio: Portfolio | None
+
+
 def find(
     tables: Iterable[WinnerTable], shape: Shape, dynamic: Sequence[str], device: str, target: Target
-) -> tuple[Winner, Origin] | None:
-    """The winner to use at a shape; None when only the baseline is left.
+) -> Found | None:
+    """The variant to use at a shape and the row behind it; None when only the baseline is left.
 
     A measurement comes before any estimate. Among equals: the same device before others of its architecture, the exact
-    shape before a bucket, the first table before later ones.
+    shape before a bucket, the first table before later ones. The variant is that of the table's portfolio, also at a
+    tuned shape, so that a server compiles no more than the portfolio; without a portfolio it is the row's own.
     """
-    rows = [(table.environment, row) for table in tables for row in table.rows]
+    rows = [(table, row) for table in tables for row in table.rows]
     for evidence in Evidence:
-        known = [(where, row) for where, row in rows if where.evidence is evidence and where.target == target]
-        here = [row for where, row in known if where.device == (device if evidence is Evidence.MEASURED else "")]
+        known = [each for each in rows if _is_of(each[0], evidence, target)]
+        wanted = device if evidence is Evidence.MEASURED else ""
+        here = [each for each in known if each[0].environment.device == wanted]
         for candidates, exact, bucket in (
             (here, Origin.EXACT, Origin.BUCKET),
-            ([row for _, row in known], Origin.FAMILY, Origin.FAMILY),
+            (known, Origin.FAMILY, Origin.FAMILY),
         ):
-            for row in candidates:
+            for table, row in candidates:
                 if row.shape == shape:
-                    return row, exact
+                    return _found(table, row, exact, shape)
             near = _nearest(candidates, shape, dynamic)
             if near is not None:
-                return near, bucket
+                return _found(*near, bucket, shape)
     return None
 
 
-def _nearest(rows: Iterable[Winner], shape: Shape, dynamic: Sequence[str]) -> Winner | None:
-    """The row whose dynamic dimension is nearest by ratio, all other dimensions being equal.
+def _is_of(table: WinnerTable, evidence: Evidence, target: Target) -> bool:
+    return table.environment.evidence is evidence and table.environment.target == target
+
+
+def _found(table: WinnerTable, row: Winner, origin: Origin, shape: Shape) -> Found:
+    variant = table.portfolio.find(shape) if table.portfolio else None
+    return Found(row, origin, variant or row.variant, table.portfolio if variant else None)
+
+
+def _nearest(
+    rows: Iterable[tuple[WinnerTable, Winner]], shape: Shape, dynamic: Sequence[str]
+) -> tuple[WinnerTable, Winner] | None:
+    """The table and row whose dynamic dimension is nearest by ratio, all other dimensions being equal.
 
     Between two tuned sizes either neighbour may be nearest; outside them only one within the trusted reach.
     """
-    same = [row for row in rows if _fixed(row.shape, dynamic) == _fixed(shape, dynamic)]
+    same = [each for each in rows if _fixed(each[1].shape, dynamic) == _fixed(shape, dynamic)]
     if not same or len(dynamic) != 1:
         return None
     name = dynamic[0]
     wanted = shape.size(name)
-    sizes = [row.shape.size(name) for row in same]
-    if wanted < 1 or wanted > max(sizes) * _REACH or wanted * _REACH < min(sizes):
+    sizes = [row.shape.size(name) for _, row in same]
+    if wanted < 1 or wanted > max(sizes) * REACH or wanted * REACH < min(sizes):
         return None
-    return min(same, key=lambda row: (_ratio(row.shape.size(name), wanted), row.shape.size(name)))
+    return min(same, key=lambda each: (_ratio(size := each[1].shape.size(name), wanted), size))
 
 
 def _fixed(shape: Shape, dynamic: Sequence[str]) -> dict[str, int | str]:

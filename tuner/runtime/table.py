@@ -7,19 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import TableError, UserError
-from tuner.records import Environment, Evidence, Shape, Speedup, Target, Timing, Variant, Winner
+from tuner.records import (
+    Bucket,
+    Environment,
+    Evidence,
+    FrozenMapping,
+    Portfolio,
+    Shape,
+    Speedup,
+    Target,
+    Timing,
+    Variant,
+    Winner,
+)
 
-SCHEMA_VERSION = 1
+# Tables of schema 1 hold no portfolio; they are still read.
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
 class WinnerTable:
-    """The winners of one kernel in one environment."""
+    """The winners of one kernel in one environment, and the portfolio that stands for them, if there is one."""
 
     kernel: str
     source_digest: str
     environment: Environment
     rows: tuple[Winner, ...]
+    portfolio: Portfolio | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data. Times in microseconds; `evidence` says whether they were measured or estimated."""
@@ -32,6 +46,7 @@ class WinnerTable:
             "evidence": str(where.evidence),
             "environment": environment,
             "rows": [_row_to_json(row) for row in self.rows],
+            "portfolio": _portfolio_to_json(self.portfolio) if self.portfolio else None,
         }
 
     @classmethod
@@ -39,9 +54,9 @@ class WinnerTable:
         """The inverse of `to_json`; TableError for anything else, and for the schema of a newer tuner."""
         if not isinstance(data, dict) or "schema" not in data:
             raise TableError("This is no winner table: it has no schema version.")
-        if data["schema"] != SCHEMA_VERSION:
+        if data["schema"] not in range(1, SCHEMA_VERSION + 1):
             raise TableError(
-                f"The winner table has schema {data['schema']!r}; this tuner reads {SCHEMA_VERSION}.",
+                f"The winner table has schema {data['schema']!r}; this tuner reads 1 to {SCHEMA_VERSION}.",
                 hint="Upgrade tuner, or export the table again with this version.",
             )
         try:
@@ -52,7 +67,11 @@ class WinnerTable:
             environment = Environment(target=target, evidence=evidence, protocol=protocol, **fields)
             kernel, digest = str(data["kernel"]), str(data["source_digest"])
             rows = tuple(_row_from_json(row, kernel, environment, digest) for row in data["rows"])
-            return cls(kernel, digest, environment, rows)
+            held = None if data["schema"] == 1 else data["portfolio"]
+            portfolio = None if held is None else _portfolio_from_json(held, kernel)
+            if portfolio and not all(portfolio.find(row.shape) for row in rows):
+                raise ValueError("a row is in no bucket of the portfolio")
+            return cls(kernel, digest, environment, rows, portfolio)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UserError) as error:
             raise TableError(f"The winner table cannot be read: {type(error).__name__}: {error}.") from error
 
@@ -100,6 +119,46 @@ def _row_from_json(row: Mapping[str, Any], kernel: str, environment: Environment
         speedup=Speedup(**{name: float(value) for name, value in _mapping(row["speedup"], (int, float)).items()}),
         compiles=_typed(row["compiles"], (int,)),
         reason=_typed(row["reason"], (str,)),
+    )
+
+
+def _portfolio_to_json(portfolio: Portfolio) -> dict[str, Any]:
+    """Each variant once; a bucket names its own by the place in that list."""
+    variants = portfolio.variants
+    return {
+        "dynamic": portfolio.dynamic,
+        "bound": portfolio.bound,
+        "regret": portfolio.regret,
+        "compiles": portfolio.compiles,
+        "variants": [_variant_to_json(each) for each in variants],
+        "buckets": [
+            {
+                "fixed": dict(bucket.fixed),
+                "first": bucket.first,
+                "last": bucket.last,
+                "variant": variants.index(bucket.variant),
+            }
+            for bucket in portfolio.buckets
+        ],
+    }
+
+
+def _portfolio_from_json(data: Mapping[str, Any], kernel: str) -> Portfolio:
+    variants = [_variant_from_json(each, kernel) for each in _typed(data["variants"], (list,))]
+
+    def bucket(held: Mapping[str, Any]) -> Bucket:
+        place = _typed(held["variant"], (int,))
+        if not 0 <= place < len(variants):
+            raise ValueError(f"bucket of variant {place}, of {len(variants)}")
+        fixed = FrozenMapping(_mapping(held["fixed"], (int, str)))
+        return Bucket(fixed, _typed(held["first"], (int,)), _typed(held["last"], (int, type(None))), variants[place])
+
+    return Portfolio(
+        dynamic=_typed(data["dynamic"], (str,)),
+        buckets=tuple(bucket(each) for each in _typed(data["buckets"], (list,))),
+        compiles=_typed(data["compiles"], (int,)),
+        regret=float(_typed(data["regret"], (int, float))),
+        bound=float(_typed(data["bound"], (int, float))),
     )
 
 
