@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from tuner.cli import doctor, emit, export_config, kernels, lookup, run, show, workload
+from tuner.cli import doctor, emit, export_config, kernels, lookup, replay, run, show, specialize, workload
 from tuner.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -31,6 +31,8 @@ app.command("lookup")(lookup.lookup)
 app.command("export-config")(export_config.export_config)
 app.command("emit")(emit.emit)
 app.command("kernels")(kernels.kernels)
+app.command("replay")(replay.replay)
+app.command("specialize")(specialize.specialize)
 app.add_typer(workload.app, name="workload")
 app.command("doctor")(doctor.doctor)
 

@@ -1,0 +1,77 @@
+"""On a GPU: every step is launched through Triton's own JIT path."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from triton.runtime import driver
+
+from tuner.catalog import Kernel, Tensors
+from tuner.compile.module import load_variant
+from tuner.measure.benchmark import prepare, probe, sample, warm_up
+from tuner.records import Shape, Variant
+from tuner.replay.player import Player
+
+# Inputs are kept for the steps that come back to a shape, in at most this part of the memory that is free at first.
+_KEPT_PART = 0.25
+_ROUNDS = 8
+
+
+class ReadyLaunches:
+    """Launches with their tensors, made on first use; those not used for longest go when all hold too much memory."""
+
+    def __init__(self, make: Callable[[Shape], tuple[Callable[[], None], int]], limit_bytes: int) -> None:
+        self._make = make
+        self._limit_bytes = limit_bytes
+        self._kept: OrderedDict[Shape, tuple[Callable[[], None], int]] = OrderedDict()
+
+    def get(self, shape: Shape) -> Callable[[], None]:
+        """The launch of a shape; `make` gives it with the bytes that it holds."""
+        if shape not in self._kept:
+            self._kept[shape] = self._make(shape)
+        self._kept.move_to_end(shape)
+        while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > self._limit_bytes:
+            self._kept.popitem(last=False)
+        return self._kept[shape][0]
+
+
+class DevicePlayer(Player):
+    """Launches one step after the other, each with the device idle before and after."""
+
+    def __init__(self, kernel: Kernel, variants: Mapping[Shape, Variant], seed: int) -> None:
+        self._kernel = kernel
+        self._variants = variants
+        self._seed = seed
+        self._warm = False
+        driver.active.get_current_device()  # builds what Triton itself needs of the driver: no kernel's stall
+        free_bytes, _ = torch.cuda.mem_get_info()
+        self._launches = ReadyLaunches(self._ready, int(_KEPT_PART * free_bytes))
+
+    def launch(self, shape: Shape) -> float:
+        run = self._launches.get(shape)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        host_s = time.perf_counter() - start
+        torch.cuda.synchronize()
+        return host_s
+
+    def kernel_us(self, shape: Shape) -> float:
+        launches = [self._launches.get(shape)]
+        if not self._warm:
+            warm_up([probe(launches)])
+            self._warm = True
+        return float(np.median(sample([prepare(launches)], _ROUNDS).times_us[0]))
+
+    def _ready(self, shape: Shape) -> tuple[Callable[[], None], int]:
+        spec, variant = self._kernel.spec, self._variants[shape]
+        inputs, outputs = spec.make_inputs(shape, "cuda", self._seed), spec.make_outputs(shape, "cuda")
+        launch = spec.launch(inputs, outputs, shape, variant.config)
+        return partial(load_variant(self._kernel, variant).run, launch), _size_bytes(inputs) + _size_bytes(outputs)
+
+
+def _size_bytes(tensors: Tensors) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
