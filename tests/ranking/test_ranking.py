@@ -184,3 +184,92 @@ def test_a_baseline_held_against_itself_stays() -> None:
     point = Speedup(1.0, 0.99, 1.01)
     won = confirmed_winner(alone, alone, point, SHAPE, store_examples.ENVIRONMENT, "source", one_compile)
     assert (won.variant, won.speedup) == (BASELINE, Speedup(1.0, 1.0, 1.0))
+
+
+# --- winners where compile stalls count
+
+
+def stall_us(variant: Variant) -> float:
+    """Two microseconds for each compile."""
+    return 2.0 * COUNTS[variant]
+
+
+COUNTS = {BASELINE: 3, with_marks(1): 1, with_marks(1, "stride"): 3, with_marks(0, "num_tokens"): 1}
+
+
+def serving(speedup: Speedup, chosen: Variant, kept: Variant | None = None) -> Winner:
+    """The baseline takes 12 us; a variant with one compile saves 4 us of stalls."""
+    rivals = Contender(BASELINE, store_examples.timing(12.0)), Contender(chosen, store_examples.timing(11.9))
+    where = (SHAPE, store_examples.ENVIRONMENT, "source")
+    return confirmed_winner(*rivals, speedup, *where, COUNTS.__getitem__, (), stall_us, kept)
+
+
+@pytest.mark.parametrize("low", [0.99, 1.0, 1.01])
+def test_an_equal_time_under_fewer_compiles_displaces_the_baseline_and_says_so(low: float) -> None:
+    won = serving(Speedup(1.002, low, 1.011), with_marks(1))
+    assert (won.variant, won.compiles, won.speedup) == (with_marks(1), 1, Speedup(1.002, low, 1.011))
+    assert won.reason == f"equal in time to the baseline: 1.002 [{low:.3f}, 1.011]; 1 compile instead of 3"
+
+
+def test_an_equal_time_under_as_many_compiles_does_not() -> None:
+    won = serving(Speedup(1.002, 1.0, 1.011), with_marks(1, "stride"))
+    assert won.variant == BASELINE
+    assert won.reason == "the best variant is not decidedly cheaper than the baseline by 1%: 1.002 [1.000, 1.011]"
+
+
+def test_without_stalls_fewer_compiles_displace_nothing() -> None:
+    assert confirmed(Speedup(1.002, 1.0, 1.011)).variant == BASELINE
+
+
+@pytest.mark.parametrize(("low", "wins"), [(0.76, True), (0.74, False)])
+def test_a_slower_variant_wins_where_its_stalls_outweigh_even_the_slow_end(low: float, wins: bool) -> None:
+    """12 / 0.75 us is as much as 12 us and two compiles more."""
+    won = serving(Speedup(0.9, low, 0.95), with_marks(1))
+    assert (won.variant == with_marks(1)) == wins
+    assert not wins or won.reason.startswith("cheaper than the baseline by stalls: 0.900")
+
+
+def test_a_faster_variant_is_confirmed_and_its_compiles_are_told() -> None:
+    won = serving(Speedup(1.2, 1.1, 1.25), with_marks(1))
+    assert won.reason == "confirmed against the baseline: 1.200 [1.100, 1.250]; 1 compile instead of 3"
+
+
+@pytest.mark.parametrize("speedup", [Speedup(1.0, 0.995, 1.005), Speedup(1.05, 0.9, 1.2)])
+def test_what_stays_is_the_baselines_code_under_the_set_that_compiles_least(speedup: Speedup) -> None:
+    """Its stalls are the ones to beat, and it has the baseline's time."""
+    kept = with_marks(0, "num_tokens")
+    won = serving(speedup, with_marks(1), kept)
+    assert (won.variant, won.baseline, won.compiles) == (kept, BASELINE, 1)
+    assert won.timing == won.baseline_timing == store_examples.timing(12.0)
+    assert won.speedup == Speedup(1.0, 1.0, 1.0)
+    told = "same machine code as the baseline at every shape of the run, 1 instead of 3 compiles; the best variant"
+    assert won.reason.startswith(told)
+
+
+def test_the_baselines_code_is_kept_without_stalls_too_and_gives_way_to_what_is_faster() -> None:
+    kept = with_marks(0, "num_tokens")
+    rivals = Contender(BASELINE, store_examples.timing(12.0)), Contender(with_marks(1), store_examples.timing(10.0))
+    where = (SHAPE, store_examples.ENVIRONMENT, "source")
+    found = [
+        confirmed_winner(*rivals, Speedup(1.2, low, 1.3), *where, COUNTS.__getitem__, kept=kept).variant
+        for low in (1.005, 1.1)
+    ]
+    assert found == [kept, with_marks(1)]
+
+
+def test_an_estimate_of_less_cost_wins() -> None:
+    baseline, slower = timed(BASELINE, 12.0), timed(with_marks(1), 13.0)
+    where = (store_examples.ENVIRONMENT, "source", COUNTS.__getitem__)
+    won = estimated_winner(baseline, [slower], *where, stall_us)
+    assert (won.variant, won.reason) == (with_marks(1), "best estimate; 1 compile instead of 3")
+    assert estimated_winner(baseline, [slower], *where).variant == BASELINE
+    too_slow = estimated_winner(baseline, [timed(with_marks(1), 17.0)], *where, stall_us)
+    assert (too_slow.variant, "cost less" in too_slow.reason) == (BASELINE, True)
+
+
+def test_finalists_are_those_of_the_least_cost() -> None:
+    quick, cheap = timed(with_marks(1, "stride"), 10.0), timed(with_marks(1), 13.0)
+    slow = timed(with_marks(0, "num_tokens"), 20.0)
+    found = [quick, slow, cheap]
+    assert finalists(found, COUNTS.__getitem__, 1)[0] == quick.variant
+    assert finalists(found, COUNTS.__getitem__, 1, stall_us) == [cheap.variant]

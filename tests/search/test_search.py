@@ -20,6 +20,11 @@ class TestTpe(SearchContract):
     method = Method.TPE
 
 
+class TestTpeOfTwoObjectives(SearchContract):
+    method = Method.TPE
+    objectives = 2
+
+
 class TestRandom(SearchContract):
     method = Method.RANDOM
 
@@ -37,13 +42,13 @@ def times_us(method: Method, seed: int, count: int, known: Iterable[Variant] = (
     """The times of the next suggestions of a method that knows some variants already."""
     search = create_search(method, LARGE, SHAPE, seed)
     for variant in known:
-        search.update(variant, time_us(variant))
+        search.update(variant, (time_us(variant),))
     found = []
     for _ in range(count):
         variant = search.suggest()
         assert variant is not None
         found.append(time_us(variant))
-        search.update(variant, found[-1])
+        search.update(variant, (found[-1],))
     return found
 
 
@@ -66,6 +71,23 @@ def test_tpe_learns_from_an_earlier_run() -> None:
     assert statistics.mean(taught) < 0.9 * statistics.mean(untaught)
 
 
+def test_tpe_of_two_objectives_finds_both_ends() -> None:
+    """Time wants no mark, compiles want one: each end is found more often than by a random search."""
+
+    def ends(method: Method, seed: int) -> tuple[float, float]:
+        search = create_search(method, LARGE, SHAPE, seed, objectives=2)
+        found = []
+        for _ in range(BUDGET):
+            variant = search.suggest()
+            assert variant is not None
+            found.append((time_us(variant), 2.0 - len(variant.specialization.do_not_specialize)))
+            search.update(variant, found[-1])
+        return tuple(min(time for time, compiles in found if compiles == wanted) for wanted in (1.0, 2.0))  # type: ignore[return-value]
+
+    tpe, random = ([sum(ends(each, seed)) for seed in SEEDS] for each in (Method.TPE, Method.RANDOM))
+    assert statistics.mean(tpe) < statistics.mean(random)
+
+
 @pytest.mark.parametrize("method", [Method.TPE, Method.RANDOM])
 def test_when_sampling_has_run_out_of_patience_the_rest_is_enumerated_for_good(
     method: Method, monkeypatch: pytest.MonkeyPatch
@@ -84,7 +106,7 @@ def test_when_sampling_has_run_out_of_patience_the_rest_is_enumerated_for_good(
     while (variant := search.suggest()) is not None:
         found.append(variant)
         counts.append(asked)
-        search.update(variant, 1.0)
+        search.update(variant, (1.0,))
     assert set(found) == set(all_variants(SPARSE, SHAPE))
     assert len(found) == SPARSE_SIZE
     enumerated = [count for count in counts if count == asked]

@@ -22,7 +22,7 @@ def loop() -> ModuleType:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Bench":
     """Runs sessions over one store in this process, without Triton or workers."""
-    from session_fakes import Bench, reachable_keys
+    from session_fakes import Bench, FakeTable
 
-    monkeypatch.setattr("tuner.session.compile_counts.reachable_keys", reachable_keys)
+    monkeypatch.setattr("tuner.session.compile_counts.class_table", FakeTable)
     return Bench(tmp_path / "store.db")

@@ -5,7 +5,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from tuner.records import (
     Evidence,
     FrozenMapping,
     Shape,
+    SpecializationSet,
     Status,
     Target,
     Timing,
@@ -35,7 +36,7 @@ from tuner.search import Method
 from tuner.session import RunRequest, RunSummary
 from tuner.session.evaluator import Contest, Decision, Evaluator, Rules
 from tuner.session.events import Event
-from tuner.session.run import TuningSession
+from tuner.session.run import LOOK_TIMEOUT_S, TuningSession
 from tuner.space import ImplementationSpace, SearchSpace
 from tuner.store import Store
 
@@ -70,11 +71,21 @@ def time_us(variant: Variant, shape: Shape) -> float:
     return cost + shape.size("num_rows")
 
 
-def reachable_keys(kernel: Kernel, variant: Variant, shapes: Iterable[Shape], target: Target) -> list[str]:
-    """Four compiles with no mark, half of it with each."""
-    marks = variant.specialization
-    marked = {*marks.do_not_specialize, *marks.do_not_specialize_on_alignment}
-    return [f"key {number}" for number in range(4 >> len(marked))]
+@dataclass
+class FakeTable:
+    """Stands for the table of classes: four compiles with no mark, half of it with each; a shape has its own key."""
+
+    kernel: Kernel
+    config: Config
+    shapes: Sequence[Shape]
+    target: Target
+    runtime: ClassVar[tuple[str, ...]] = ("x_ptr", "y_ptr", "num_rows", "row_stride")
+
+    def count(self, marks: SpecializationSet) -> int:
+        return 4 >> len({*marks.do_not_specialize, *marks.do_not_specialize_on_alignment})
+
+    def key(self, marks: SpecializationSet, shape: Shape) -> tuple[SpecializationSet, Shape]:
+        return marks, shape
 
 
 def own_code(variant: Variant) -> str:
@@ -109,16 +120,20 @@ def unknown(variant: Variant, shape: Shape) -> None:
 
 @dataclass
 class FakeCompilers:
-    """Stands for the pool of compiling processes; `code` names the binary of a variant."""
+    """Stands for the pool of compiling processes; `code` names the binary of a variant.
+
+    `jobs` are those of trials; `looks` those that only look at machine code, which have a limit of their own.
+    """
 
     code: Callable[[Variant], str] = own_code
     fault: Fault = no_fault
     jobs: list[CompileJob] = field(default_factory=list)
+    looks: list[CompileJob] = field(default_factory=list)
 
     def submit(self, function: object, job: CompileJob, *, timeout_s: float) -> "Future[Any]":
         assert function is build
         assert timeout_s > 0
-        self.jobs.append(job)
+        (self.looks if timeout_s == LOOK_TIMEOUT_S else self.jobs).append(job)
         return settled(self.fault(job.variant, job.shape) or Built(self.binary(job), 8))
 
     def binary(self, job: CompileJob) -> Binary:
@@ -167,11 +182,11 @@ class FakeEvaluator(Evaluator):
         return Evaluation(variant, shape, Status.PASSED, "", built.binary, Agreement(8, 0, 0), timing, conditions)
 
     def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
-        compiles, digest = rules.compiles, rules.source_digest
         self.contests += contests
         self.rules.append(rules)
         for contest in contests:
-            yield estimated_winner(contest.baseline, contest.evaluations, self.environment, digest, compiles)
+            held = (self.environment, rules.source_digest, rules.compiles, rules.stall_us, rules.kept)
+            yield estimated_winner(contest.baseline, contest.evaluations, *held)
 
     def decide_s(self, shapes: int) -> float:
         return self.final_s

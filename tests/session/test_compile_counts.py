@@ -1,15 +1,111 @@
-"""Compiles by specialization set, where implementations take different arguments."""
+"""Compiles by specialization set over sizes, and what the machine code says of the marks that save none."""
 
+from concurrent.futures import Future
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 from kernel_examples import SCALE_ROWS, copy_kernel
 
-from tuner.catalog import Implementation, Kernel, load_folder
+from tuner.catalog import Implementation, Kernel, load_folder, load_kernel
+from tuner.compile.builder import Built, CompileJob, build
+from tuner.compile.specialization import reachable_keys
+from tuner.processes import Failure
 from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Target, Variant
 from tuner.session import CompileCounts
+from tuner.session.compile_counts import with_mark
+from tuner.session.machine_code import MachineCode
 from tuner.space import ImplementationSpace, SearchSpace
+
+KERNEL = load_kernel("fused_inv_rope_fp8_quant")
+H100 = Target("cuda", "90")
+CANDIDATES = ("num_tokens", "o_stride_token", "cache_stride", "fp8_stride_group", "scale_stride_group")
+SHAPES = tuple(
+    KERNEL.spec.shape({"num_tokens": tokens, "num_heads": 64, "n_groups": 8}) for tokens in (1, 2, 5, 12, 16, 37, 512)
+)
+TILE = ImplementationSpace(
+    "tile",
+    FrozenMapping(BLOCK_TOKENS=(1,), BLOCK_HEADS=(4,), TOKEN_TILES=(1,), LOAD_STAGES=(1,), HEADS_FIRST=(0,)),
+    FrozenMapping(num_warps=(4,), num_stages=(1,)),
+)
+SPACE = SearchSpace(
+    KERNEL.name, (TILE,), SHAPES, (*CANDIDATES, "scale_stride_block"), alignment_candidates=("scale_stride_block",)
+)
+CONFIG = next(TILE.configs(SHAPES[0]))
+
+
+def subsets(names: tuple[str, ...]) -> list[SpecializationSet]:
+    chosen = [each for count in range(len(names) + 1) for each in combinations(names, count)]
+    return [SpecializationSet.of(each) for each in chosen]
+
+
+@pytest.mark.triton
+def test_counts_are_those_of_tritons_keys() -> None:
+    counts = CompileCounts(KERNEL, SPACE, SHAPES, H100)
+    for marks in [
+        *subsets(("num_tokens", "fp8_stride_group", "scale_stride_block")),
+        SpecializationSet((), CANDIDATES),
+    ]:
+        variant = Variant(KERNEL.name, CONFIG, marks)
+        assert counts.of(variant) == len(reachable_keys(KERNEL, variant, SHAPES, H100))
+    assert counts.smallest_set(CONFIG) == SpecializationSet.of(["num_tokens", "scale_stride_block"])
+
+
+@pytest.mark.triton
+def test_a_mark_saves_a_compile_exactly_where_it_does_beside_some_set_of_the_others() -> None:
+    counts = CompileCounts(KERNEL, SPACE, SHAPES, H100)
+    saving = set()
+    for name, on_alignment in [*((name, False) for name in SPACE.candidates), ("scale_stride_block", True)]:
+        beside = subsets(tuple(each for each in SPACE.candidates if each != name))
+        if name != "scale_stride_block":
+            beside += [
+                with_mark(each, "scale_stride_block", True)
+                for each in beside
+                if "scale_stride_block" not in each.do_not_specialize
+            ]
+        found = any(
+            counts.of_set(CONFIG, with_mark(each, name, on_alignment)) < counts.of_set(CONFIG, each) for each in beside
+        )
+        assert counts.saves(CONFIG, name, on_alignment) == found
+        saving |= {(name, on_alignment)} if found else set()
+    assert saving == {("num_tokens", False), ("scale_stride_block", False), ("scale_stride_block", True)}
+
+
+def compile_here(variant: Variant, shape: Shape) -> "Future[Built | Failure]":
+    future: Future[Built | Failure] = Future()
+    future.set_result(build(CompileJob(KERNEL.folder, variant, shape, H100)))
+    return future
+
+
+@pytest.mark.triton
+def test_marks_that_save_nothing_are_dropped_by_what_they_do_to_the_code() -> None:
+    counts = CompileCounts(KERNEL, SPACE, SHAPES, H100)
+    found = MachineCode(SHAPES, counts, compile_here).dropped_candidates(SPACE)
+    assert {each.name: each.reason for each in found} == {
+        "o_stride_token": "it saves no compile, and marking it narrows loads from 16 bytes to 2",
+        "cache_stride": "it saves no compile, and marking it narrows loads from 16 bytes to 4",
+        "fp8_stride_group": "it saves no compile, and marking it narrows stores from 16 bytes to 1",
+        "scale_stride_group": "it saves no compile, and marking it changes no machine code",
+    }
+    assert not any(each.on_alignment for each in found)
+
+
+@pytest.mark.triton
+def test_the_baseline_has_its_code_under_a_set_that_compiles_once() -> None:
+    counts = CompileCounts(KERNEL, SPACE, SHAPES, H100)
+    begun = list[tuple[Variant, Shape]]()
+
+    def compile_noted(variant: Variant, shape: Shape) -> "Future[Built | Failure]":
+        begun.append((variant, shape))
+        return compile_here(variant, shape)
+
+    code, baseline = MachineCode(SHAPES, counts, compile_noted), KERNEL.spec.baseline_variant
+    least = SpecializationSet.of(["num_tokens", "scale_stride_block"])
+    assert code.twin(baseline) == replace(baseline, specialization=least)
+    assert len(begun) == 2 + 1  # one for each compile key of the two
+    assert code.twin(replace(baseline, specialization=least)) is None
+    assert code.twin(replace(baseline, specialization=SpecializationSet())) is None  # 1 token has code of its own
 
 
 @pytest.mark.triton

@@ -113,9 +113,9 @@ class FakeBench(FinalBench):
     def out_of_time(self) -> bool:
         return len(self.calls) + len(self.checks) >= self.lasts
 
-    def hold(self, *contests: Contest) -> dict[Shape, Winner | Failure]:
+    def hold(self, *contests: Contest, rules: Rules = RULES) -> dict[Shape, Winner | Failure]:
         found: dict[Shape, Winner | Failure] = {}
-        for decision in hold_finals(contests, RULES, ENVIRONMENT, self):
+        for decision in hold_finals(contests, rules, ENVIRONMENT, self):
             match decision:
                 case Winner():
                     found[decision.shape] = decision
@@ -128,9 +128,9 @@ class FakeBench(FinalBench):
         assert list(found) == [each.baseline.shape for each in contests]
         return found
 
-    def winner(self, times_us: dict[Variant, float] = EVALUATED_US) -> Winner:
+    def winner(self, times_us: dict[Variant, float] = EVALUATED_US, rules: Rules = RULES) -> Winner:
         """The winner of a final at one shape."""
-        found = self.hold(contest(SHAPES[0], times_us))[SHAPES[0]]
+        found = self.hold(contest(SHAPES[0], times_us), rules=rules)[SHAPES[0]]
         assert isinstance(found, Winner), found
         return found
 
@@ -217,6 +217,49 @@ def test_the_choice_is_what_most_processes_find() -> None:
         return {QUICK: 10.0, SLOW: 7.0 if number == 0 else 15.0}.get(variant, 20.0)
 
     assert FakeBench(lucky).winner().variant == QUICK
+
+
+# Where compile stalls count: two microseconds for each compile.
+
+SERVING = dataclasses.replace(RULES, stall_us=lambda variant: 2.0 * compiles(variant))
+
+
+def three_percent(variant: Variant, number: int) -> float:
+    return 10.3 if variant == CHEAP else steady(variant, number)
+
+
+def test_a_finalist_whose_stalls_make_up_for_its_time_is_chosen() -> None:
+    assert FakeBench(three_percent).winner({**EVALUATED_US, CHEAP: 10.4}).variant == QUICK
+    winner = FakeBench(three_percent).winner({**EVALUATED_US, CHEAP: 10.4}, SERVING)
+    assert (winner.variant, winner.compiles) == (CHEAP, 2)
+    assert winner.reason.endswith("; 2 compiles instead of 4")
+
+
+def test_what_costs_least_comes_into_the_final_however_many_are_faster() -> None:
+    """Six are faster than a variant of another config that compiles half as often."""
+    faster = {Variant("scale_rows", config(block_rows, 8)): 10.0 + block_rows / 100 for block_rows in range(8, 14)}
+    marked = dataclasses.replace(SLOW, specialization=SpecializationSet.of(["num_rows"]))
+    evaluated = {BASELINE: 20.0, **faster, marked: 11.0}
+    for rules, there in ((RULES, False), (SERVING, True)):
+        bench = FakeBench(lambda variant, number: evaluated[variant])
+        assert (bench.winner(evaluated, rules).variant == marked) == there
+        assert (marked in bench.calls[0].variants) == there
+
+
+def test_an_equal_time_is_confirmed_where_stalls_are_fewer_and_only_there() -> None:
+    def equal(variant: Variant, number: int) -> float:
+        return 20.0
+
+    evaluated = {BASELINE: 20.0, CHEAP: 20.0}
+    assert FakeBench(equal).winner(evaluated).variant == BASELINE
+    winner = FakeBench(equal).winner(evaluated, SERVING)
+    assert (winner.variant, winner.reason.partition(":")[0]) == (CHEAP, "equal in time to the baseline")
+
+
+def test_what_stays_may_be_the_baselines_code_under_another_set() -> None:
+    twin = dataclasses.replace(BASELINE, specialization=SpecializationSet.of(["num_rows"]))
+    winner = FakeBench(steady).winner({BASELINE: 20.0}, dataclasses.replace(RULES, kept=twin))
+    assert (winner.variant, winner.baseline, winner.compiles) == (twin, BASELINE, 2)
 
 
 # Right wherever it may serve.

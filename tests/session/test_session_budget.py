@@ -46,8 +46,8 @@ def at(shape: Shape, evaluations: list[Evaluation]) -> list[Evaluation]:
 
 @pytest.fixture
 def no_refinement(loop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_KEPT", 0)
-    monkeypatch.setattr(loop, "_STAGE", 1000)
+    monkeypatch.setattr("tuner.session.explore._KEPT_SHARE", 0)
+    monkeypatch.setattr("tuner.session.explore._STAGE", 1000)
 
 
 # Trials.

@@ -10,9 +10,10 @@ from session_fakes import KERNEL, SHAPES
 from tuner.catalog import Dimension, Kernel, Launch, Tensors
 from tuner.errors import SpaceError, UnknownNameError, UserError
 from tuner.records import Config, Shape
-from tuner.session import load_fitting_space, whole_shapes
+from tuner.session import find_workload, load_fitting_space, whole_shapes
 from tuner.session.request import served_shapes
 from tuner.space import SearchSpace
+from tuner.workload import workload_paths
 
 SPACE_TEXT = """\
 kernel: scale_rows
@@ -61,6 +62,54 @@ def test_defaults_are_filled_in_and_a_repeated_shape_counts_once(load: Callable[
     space = load(SPACE_TEXT.replace("columns <=", "num_rows <="))
     given = [{"num_rows": 5}, {"num_rows": 5, "columns": 128}, {"columns": 16, "num_rows": 5}]
     assert whole_shapes(KERNEL, space, given) == (Shape(num_rows=5, columns=128), Shape(num_rows=5, columns=16))
+
+
+# The workload.
+
+WORKLOAD = "workload: azure_conversation\n"
+
+
+def dynamic_tokens() -> Kernel:
+    """The example with the dimension that the shipped workloads have sizes of."""
+    spec = dataclasses.replace(KERNEL.spec, dimensions=(Dimension("num_tokens", dynamic=True), Dimension("columns")))
+    return dataclasses.replace(KERNEL, spec=spec)
+
+
+def test_the_workload_is_the_given_one_or_the_spaces_or_none(load: Callable[[str], SearchSpace]) -> None:
+    with_one, without = load(SPACE_TEXT + WORKLOAD), load(SPACE_TEXT)
+    kernel = dynamic_tokens()
+    found = [find_workload(kernel, space, given) for space in (with_one, without) for given in ("azure_code", None)]
+    assert [each and each.name for each in found] == ["azure_code", "azure_conversation", "azure_code", None]
+
+
+def test_a_path_in_a_space_is_relative_to_its_file(load: Callable[[str], SearchSpace], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "chat.json").write_text(workload_paths()["azure_code"].read_text())
+    found = find_workload(dynamic_tokens(), load(SPACE_TEXT + "workload: mine/chat.json\n"), None)
+    assert found is not None
+    assert found.name == "azure_code"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("workload: azure_conversatio\n", r"space\.yaml:8: Unknown workload.*did you mean 'azure_conversation'"),
+        ("workload: nowhere.json\n", r"space\.yaml:8: .*nowhere\.json"),
+        (WORKLOAD, r"space\.yaml:8: .*sizes of 'num_tokens'; expected a dynamic dimension of scale_rows: num_rows"),
+    ],
+)
+def test_a_workload_of_a_space_that_cannot_be_used_is_refused_with_its_line(
+    load: Callable[[str], SearchSpace], text: str, told: str
+) -> None:
+    with pytest.raises(SpaceError, match=told):
+        find_workload(KERNEL, load(SPACE_TEXT + text), None)
+
+
+def test_a_given_workload_that_cannot_be_used_is_refused(load: Callable[[str], SearchSpace]) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'azure_code'"):
+        find_workload(KERNEL, load(SPACE_TEXT), "azure_cod")
+    with pytest.raises(UserError, match="dynamic dimension of scale_rows: num_rows"):
+        find_workload(KERNEL, load(SPACE_TEXT), "azure_code")
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def quick(loop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_refinement(loop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a search waits for others once, at its end."""
-    monkeypatch.setattr(loop, "_KEPT", 0)
-    monkeypatch.setattr(loop, "_STAGE", 1000)
+    monkeypatch.setattr("tuner.session.explore._KEPT_SHARE", 0)
+    monkeypatch.setattr("tuner.session.explore._STAGE", 1000)
 
 
 def in_threads(*runs: Callable[[], Done]) -> list[Done]:

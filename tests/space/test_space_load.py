@@ -43,9 +43,15 @@ def test_shapes_are_the_products_in_file_order_without_repeats(load: Load, good:
     assert all(each["num_heads"] == 64 and each["layout"] == "row" for each in shapes)
 
 
+def test_workload_and_objective_reach_the_record(load: Load, minimal: str) -> None:
+    space = load(minimal + "workload: chat\nobjective: pareto\nserving: {steps: 5}\n")
+    assert (space.workload, space.objective, space.steps) == ("chat", Objective.PARETO, 5)
+
+
 def test_what_is_left_out_has_defaults(load: Load, minimal: str) -> None:
     space = load(minimal)
     assert (space.objective, space.l2, space.trials) == (Objective.LATENCY, L2State.WARM, 100)
+    assert (space.workload, space.steps) == (None, 100_000)
     assert space.timeout_s is None and space.baseline is None
     assert space.candidates == space.alignment_candidates == ()
 
@@ -111,6 +117,15 @@ WRONG = {
     "bool dimension": ("num_tokens: 16", "num_tokens: true", 20, ["shapes[1].num_tokens is true", "integer, text"]),
     "repeated dimension": ("num_tokens: [1, 16]", "num_tokens: [16, 16]", 19, ["16 is repeated"]),
     "objective": ("objective: latency", "objective: latencyy", 21, ["'latencyy'", "did you mean 'latency'?"]),
+    "serving objective": ("objective: latency", "objective: servin", 21, ["'servin'", "did you mean 'serving'?"]),
+    "serving key": (
+        "objective: latency",
+        "serving: {step: 9}",
+        21,
+        ["key in serving: 'step'", "did you mean 'steps'?"],
+    ),
+    "no steps": ("objective: latency", "serving: {steps: 0}", 21, ["serving.steps is 0", "1 or more"]),
+    "workload list": ("objective: latency", "workload: [a]", 21, ["workload is a list", "expected text"]),
     "l2": ("l2: cold", "l2: colt", 23, ["'colt'", "cold, warm", "did you mean 'cold'?"]),
     "l2 list": ("l2: cold", "l2: [cold]", 23, ["a list", "cold, warm"]),
     "no trials": ("trials: 30", "trials: 0", 25, ["budget.trials is 0", "1 or more"]),

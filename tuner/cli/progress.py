@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tuner.records import Evaluation, Evidence, Shape, Status
+from tuner.report.run_tables import dropped_text
 from tuner.session.events import (
+    CandidateDropped,
     Evaluated,
     Event,
     FinalStarted,
@@ -74,8 +76,8 @@ class _LiveView:
                 progress.update(self._task, completed=event.done, total=event.total)
             case WinnerChosen():
                 progress.update(self._task, description=f"winner chosen at {self._label(event.winner.shape)}")
-            case ShapeSkipped():
-                progress.console.print(_skipped(event, self._label), markup=False)
+            case ShapeSkipped() | CandidateDropped():
+                progress.console.print(_left_out(event, self._label), markup=False, highlight=False)
 
 
 class _PlainView:
@@ -102,8 +104,8 @@ class _PlainView:
                     self._print(f"{self._done}/{self._planned} {_best(event, self._label, self._unit)}")
             case SpaceExhausted():
                 self._print(_exhausted(event, self._label))
-            case ShapeSkipped():
-                self._print(_skipped(event, self._label))
+            case ShapeSkipped() | CandidateDropped():
+                self._print(_left_out(event, self._label))
             case FinalStarted():
                 self._print(_final(event))
             case FinalStep() | WinnerChosen():
@@ -140,5 +142,7 @@ def _final(event: FinalStarted) -> str:
     return f"deciding the winners at {event.shapes} shapes"
 
 
-def _skipped(event: ShapeSkipped, label: Label) -> str:
+def _left_out(event: ShapeSkipped | CandidateDropped, label: Label) -> str:
+    if isinstance(event, CandidateDropped):
+        return dropped_text(event.dropped.label, event.dropped.reason)
     return f"no winner at {label(event.shape)}: {event.reason}"

@@ -22,7 +22,7 @@ class Winner:
     """The variant to run at a shape.
 
     `baseline` is the variant it is held against. `source_digest` names the kernel's source; `compiles` counts the
-    compile keys that the variant reaches over all shapes of the run. When nothing beat the baseline the variant is the
+    compile keys that the variant reaches over all shapes of the run and the sizes of its workload. When nothing beat the baseline the variant is the
     baseline and `reason` says why.
     """
 

@@ -1,9 +1,12 @@
 """Results for programs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from tuner.ranking import Point, Tradeoff
 from tuner.records import Environment, SpecializationSet, Winner
+from tuner.records.sharing import Sharing
 from tuner.runtime import Lookup, WinnerTable
 
 
@@ -37,6 +40,37 @@ def run_report(
             }
             for marks, count in counts.items()
         ],
+    }
+
+
+def search_report(dropped: Mapping[str, str], sharing: Sharing, tradeoff: Tradeoff | None) -> dict[str, Any]:
+    """What `tuner run --json` says of the search: candidates left out and why, what was shared, what serving costs."""
+    return {
+        "not_searched": dict(dropped),
+        "sharing": asdict(sharing),
+        "serving": None if tradeoff is None else _tradeoff_report(tradeoff),
+    }
+
+
+def _tradeoff_report(tradeoff: Tradeoff) -> dict[str, Any]:
+    baseline = tradeoff.baseline_point
+    return {
+        "workload": tradeoff.workload,
+        "steps": tradeoff.steps,
+        "compile_s": tradeoff.compile_s,
+        "host_launch_us": tradeoff.host_us,
+        "baseline": baseline and _point_report(tradeoff, baseline),
+        "front": [_point_report(tradeoff, point) for point in tradeoff.front],
+    }
+
+
+def _point_report(tradeoff: Tradeoff, point: Point) -> dict[str, Any]:
+    return {
+        **point.variant.to_json(),
+        "kernel_us": point.kernel_us,
+        "compiles": point.compiles,
+        "stall_s": tradeoff.stall_s(point),
+        "step_us": tradeoff.step_us(point),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tuner.records import Shape, Variant
-from tuner.search.search import Search
+from tuner.search.search import Cost, Search
 from tuner.space import SearchSpace
 
 
@@ -21,7 +21,7 @@ class GridSearch(Search):
                 return variant
         return None
 
-    def update(self, variant: Variant, time_us: float | None) -> None:
+    def update(self, variant: Variant, cost: Cost | None) -> None:
         self._known.add(variant)
 
 

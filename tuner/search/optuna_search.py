@@ -7,7 +7,7 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Variant
 from tuner.search.grid_search import GridSearch
-from tuner.search.search import Search
+from tuner.search.search import Cost, Search
 from tuner.space import SearchSpace
 
 # Suggestions in a row that were known or broke a constraint; after so many the rest of the space is enumerated.
@@ -21,7 +21,7 @@ class OptunaSearch(Search):
     allowed is answered at once as pruned, which tells the sampler to look elsewhere and costs no evaluation.
     """
 
-    def __init__(self, space: SearchSpace, shape: Shape, sampler: BaseSampler) -> None:
+    def __init__(self, space: SearchSpace, shape: Shape, sampler: BaseSampler, objectives: int) -> None:
         self._space = space
         self._shape = shape
         self._known: set[Variant] = set()
@@ -29,7 +29,7 @@ class OptunaSearch(Search):
         self._rest = GridSearch(space, shape)
         self._enumerating = False
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(sampler=sampler)
+        self._study = optuna.create_study(sampler=sampler, directions=["minimize"] * objectives)
 
     def suggest(self) -> Variant | None:
         for _ in range(0 if self._enumerating else _PATIENCE):
@@ -47,15 +47,15 @@ class OptunaSearch(Search):
                 return left
         return None
 
-    def update(self, variant: Variant, time_us: float | None) -> None:
+    def update(self, variant: Variant, cost: Cost | None) -> None:
         self._known.add(variant)
         trial = self._running.pop(variant, None)
-        state = TrialState.PRUNED if time_us is None else TrialState.COMPLETE
+        state = TrialState.PRUNED if cost is None else TrialState.COMPLETE
         if trial is not None:
-            self._study.tell(trial, time_us, state=state)
+            self._study.tell(trial, cost, state=state)
         elif self._space.contains(variant, self._shape):
             params, distributions = self._written(variant)
-            self._study.add_trial(create_trial(state=state, value=time_us, params=params, distributions=distributions))
+            self._study.add_trial(create_trial(state=state, values=cost, params=params, distributions=distributions))
 
     def _read(self, trial: Trial) -> Variant:
         space = self._space

@@ -5,6 +5,9 @@ from enum import StrEnum
 
 from tuner.records import Variant
 
+# One value for each objective, each to be made small.
+Cost = tuple[float, ...]
+
 
 class Method(StrEnum):
     """How variants are proposed."""
@@ -25,8 +28,8 @@ class Search(ABC):
         """A variant that was neither suggested nor told before; None when the space is exhausted."""
 
     @abstractmethod
-    def update(self, variant: Variant, time_us: float | None) -> None:
-        """Learn the time of a variant in microseconds, or None when it did not pass.
+    def update(self, variant: Variant, cost: Cost | None) -> None:
+        """Learn what a variant costs, or None when it did not pass.
 
         Variants that were never suggested are learnt too: that is how a resumed run begins.
         """

@@ -9,7 +9,7 @@ from typing import Any
 
 from tuner.compile.builder import Built
 from tuner.processes import Failure
-from tuner.ranking import Compiles
+from tuner.ranking import Compiles, Stalls, no_stall
 from tuner.records import Binary, Environment, Evaluation, Shape, Status, Variant, Winner
 from tuner.session.events import FinalStep
 
@@ -27,13 +27,16 @@ class Rules:
     """What a decision needs beside times.
 
     How often a variant compiles, the source that winners belong to, the shapes that the winner of a shape may serve
-    and must be right at, and when to stop (monotonic seconds).
+    and must be right at, when to stop (monotonic seconds), the stalls that count, and what stays where nothing
+    displaces the baseline: None for the baseline itself, else the same machine code under another set.
     """
 
     compiles: Compiles
     source_digest: str
     served: Callable[[Shape], Sequence[Shape]]
     deadline: float = math.inf
+    stall_us: Stalls = no_stall
+    kept: Variant | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuner.records import Environment, Evaluation, Shape, Winner
+from tuner.session.machine_code import Dropped
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,13 @@ class RunStarted:
     environment: Environment
     planned: int
     stored: int
+
+
+@dataclass(frozen=True)
+class CandidateDropped:
+    """A specialization candidate is not searched: no set needs it."""
+
+    dropped: Dropped
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,14 @@ class ShapeSkipped:
 
 
 Event = (
-    WaitingForDevice | RunStarted | Evaluated | SpaceExhausted | FinalStarted | FinalStep | WinnerChosen | ShapeSkipped
+    WaitingForDevice
+    | RunStarted
+    | CandidateDropped
+    | Evaluated
+    | SpaceExhausted
+    | FinalStarted
+    | FinalStep
+    | WinnerChosen
+    | ShapeSkipped
 )
 Listener = Callable[[Event], None]

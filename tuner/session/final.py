@@ -13,7 +13,7 @@ from tuner.measure.benchmark import Samples
 from tuner.measure.device import Faulty
 from tuner.measure.statistics import paired_ratio, settled, speedup_over_processes, summarize
 from tuner.processes import Failure
-from tuner.ranking import Contender, confirmed_winner, finalists, prefer_few_compiles
+from tuner.ranking import Contender, confirmed_winner, finalists, median_us, prefer_few_compiles
 from tuner.records import Agreement, Environment, Evaluation, Shape, Status, Variant, Winner
 from tuner.session.evaluator import Contest, Decision, Rules, Undecided
 from tuner.session.events import FinalStep
@@ -137,7 +137,7 @@ def _restarted(finals: Sequence[_Final], bench: FinalBench) -> Iterator[_Final]:
 def _final(contest: Contest, rules: Rules) -> _Final:
     baseline = contest.baseline.variant
     others = [each for each in contest.evaluations if each.variant != baseline]
-    return _Final(contest, finalists(others, rules.compiles, _FINALISTS) or [baseline])
+    return _Final(contest, finalists(others, rules.compiles, _FINALISTS, rules.stall_us) or [baseline])
 
 
 def _compare(final: _Final, number: int, bench: FinalBench) -> Iterator[Evaluation]:
@@ -172,11 +172,12 @@ def _drop(final: _Final, faulty: Faulty, bench: FinalBench) -> Iterator[Evaluati
 
 
 def _choice(final: _Final, rules: Rules) -> Variant:
-    """The fastest candidate, or one as fast that compiles less; the baseline when none is left."""
+    """The candidate of the least cost, or one that costs as much and compiles less; the baseline when none is left."""
     if not final.ratios:
         return final.baseline
-    relative_times = {each: 1 / median(ratios) for each, ratios in final.ratios.items()}
-    return prefer_few_compiles(relative_times, rules.compiles)
+    baseline_us = median_us(final.contest.baseline)
+    costs_us = {each: baseline_us / median(ratios) + rules.stall_us(each) for each, ratios in final.ratios.items()}
+    return prefer_few_compiles(costs_us, rules.compiles)
 
 
 def _disqualified(finals: Sequence[_Final], rules: Rules, bench: FinalBench) -> Iterator[Evaluation | None]:
@@ -257,4 +258,6 @@ def _decision(final: _Final, rules: Rules, environment: Environment) -> Winner |
         rules.source_digest,
         rules.compiles,
         {reason for run in runs if run.conditions for reason in run.conditions.throttle},
+        rules.stall_us,
+        rules.kept,
     )

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from tuner.records import Environment, Evaluation, Shape, Status, Variant, Winner
 from tuner.session.request import RunRequest, served_shapes
+from tuner.space import Objective
 from tuner.store import Store
 
 # How often a run shows that it is alive and looks at what others have done.
@@ -30,10 +31,16 @@ class Ledger:
         self._key = (request.kernel.name, request.kernel.source_digest, environment)
         self._learn = learn
         self.served = served_shapes(request.kernel, request.shapes)
-        self._served_names = {shape: _digest(others) for shape, others in self.served.items()}
+        self._served_names = {shape: _digest(others, request) for shape, others in self.served.items()}
         self.done: dict[Shape, dict[Variant, Evaluation]] = {shape: {} for shape in request.shapes}
         self.wrong: set[Variant] = set()
-        arguments = {"trials": request.trials, "timeout_s": request.timeout_s, "method": str(request.method)}
+        arguments = {
+            "trials": request.trials,
+            "timeout_s": request.timeout_s,
+            "method": str(request.method),
+            "objective": str(request.space.objective),
+            "workload": request.workload.name if request.workload else None,
+        }
         self._run_id = store.start_run(*self._key, request.seed, arguments)
         # Shapes at which an earlier run's baseline failed, which is tried again: without it a shape has no winner.
         self._retried: set[Shape] | None = None
@@ -129,6 +136,9 @@ class Ledger:
         return "|".join((kernel, source_digest, environment.digest, *parts))
 
 
-def _digest(shapes: Iterable[Shape]) -> str:
-    """16 hex digits that name a set of shapes."""
-    return hashlib.sha256("|".join(sorted(shape.canonical for shape in shapes)).encode()).hexdigest()[:16]
+def _digest(shapes: Iterable[Shape], request: RunRequest) -> str:
+    """16 hex digits that name a set of shapes and, where stalls decide, the steps and sizes over which they count."""
+    parts = sorted(shape.canonical for shape in shapes)
+    if request.space.objective is Objective.SERVING:
+        parts += ["serving", str(request.space.steps), request.workload.name if request.workload else ""]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from tuner.session.evaluator import Evaluator
 from tuner.session.ledger import Ledger, Trial
 from tuner.session.patience import Patience
 from tuner.session.request import RunRequest
+from tuner.session.sharing import SharingCount
 
 _POLL_S = 0.2
 
@@ -45,6 +46,7 @@ class Pipeline:
         self._compilers = compilers
         self._finish = finish
         self._patience = Patience()
+        self.sharing = SharingCount()
         self._results: dict[Hashable, Future[Any]] = {}
         # Not handled yet, done or not: after a crash the evaluator must recover before it gets more.
         self._submitted: set[Future[Any]] = set()
@@ -112,6 +114,7 @@ class Pipeline:
             job.future.cancel()
 
     def _start(self, trial: Trial) -> None:
+        self.sharing.begun(trial[0])
         job = CompileJob(self._request.kernel.folder, *trial, self._evaluator.environment.target)
         self._compiling.append(_Job(trial, self._compilers.submit(build, job, timeout_s=self._patience.limit_s)))
 
@@ -121,6 +124,7 @@ class Pipeline:
             self._finish(self._evaluator.failed(*job.trial, built))
         else:
             self._patience.learn(built.binary.compile_s)
+            self.sharing.built(job.trial[0], built.binary)
             job.built = built
             self._waiting.append(job)
 
@@ -131,8 +135,12 @@ class Pipeline:
         key = self._evaluator.sharing_key(variant, shape, job.built.binary)
         if key not in self._results:
             leader = min(self._ledger.passed(shape), key=median_us, default=None)
+            start = time.monotonic()
             self._results[key] = self._evaluator.submit(variant, shape, leader)
+            self._results[key].add_done_callback(lambda _: self.sharing.measured(time.monotonic() - start))
             self._submitted.add(self._results[key])
+        else:
+            self.sharing.shared()
         job.future = self._results[key]
         self._checking.append(job)
 

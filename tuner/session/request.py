@@ -9,7 +9,8 @@ from tuner.compile.source import arguments
 from tuner.errors import SpaceError, UserError
 from tuner.records import DimensionValue, FrozenMapping, Shape, Target, Variant
 from tuner.search import Method
-from tuner.space import SearchSpace, load_space
+from tuner.space import Problem, SearchSpace, load_space
+from tuner.workload import Workload, load_workload
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class RunRequest:
     """What to tune.
 
     `target` None means this machine's GPU, measured; a target means compile for it and estimate. `trials` are
-    evaluations per shape, those already stored included; `timeout_s` is for the whole run, the final included.
+    evaluations per shape, those already stored included; `timeout_s` is for the whole run, the final included. Without
+    a workload shapes weigh the same.
     """
 
     kernel: Kernel
@@ -25,6 +27,7 @@ class RunRequest:
     shapes: tuple[Shape, ...]
     target: Target | None
     trials: int
+    workload: Workload | None = None
     timeout_s: float | None = None
     method: Method = Method.TPE
     seed: int = 0
@@ -49,6 +52,34 @@ def load_fitting_space(kernel: Kernel, path: Path | None) -> SearchSpace:
         dimensions,
     )
     return space
+
+
+def find_workload(kernel: Kernel, space: SearchSpace, given: str | None) -> Workload | None:
+    """The given workload, by default the space's, by name or path; None without one.
+
+    A path in a space is relative to its file. SpaceError where the space names one that cannot be used; UserError for
+    a given one.
+    """
+    if given is not None:
+        return _fitting_workload(kernel, given)
+    if space.workload is None:
+        return None
+    is_path = "/" in space.workload or space.workload.endswith(".json")
+    folder = space.source.path.parent if space.source.path else Path()
+    try:
+        return _fitting_workload(kernel, str(folder / space.workload) if is_path else space.workload)
+    except UserError as error:
+        raise space.source.error([Problem(("workload",), error.message, error.hint)]) from None
+
+
+def _fitting_workload(kernel: Kernel, name: str) -> Workload:
+    workload, dynamic = load_workload(name), kernel.spec.dynamic_dimensions
+    if workload.dimension not in dynamic:
+        raise UserError(
+            f"The workload {workload.name} has sizes of {workload.dimension!r}; expected a dynamic dimension of "
+            f"{kernel.name}: {', '.join(dynamic) or 'it has none'}."
+        )
+    return workload
 
 
 def whole_shapes(

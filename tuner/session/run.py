@@ -3,41 +3,45 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 
-from tuner.processes import WorkerPool
-from tuner.ranking import fastest
-from tuner.records import Config, Environment, Evaluation, Shape, Status, Variant, Winner
+from tuner.compile.builder import Built, CompileJob, build
+from tuner.processes import Failure, WorkerPool
+from tuner.ranking import Tradeoff, pareto_points
+from tuner.records import Environment, Evaluation, Shape, SpecializationSet, Status, Variant, Winner
+from tuner.records.sharing import Sharing
 from tuner.search import Search, create_search
 from tuner.session.compile_counts import CompileCounts
+from tuner.session.costs import HOST_LAUNCH_US, Costs
 from tuner.session.device_evaluator import DeviceEvaluator
 from tuner.session.evaluator import Contest, Evaluator, Rules, Undecided
 from tuner.session.events import (
+    CandidateDropped,
     Evaluated,
     FinalStarted,
     FinalStep,
     Listener,
     RunStarted,
     ShapeSkipped,
-    SpaceExhausted,
     WaitingForDevice,
     WinnerChosen,
 )
+from tuner.session.explore import Exploration
 from tuner.session.ledger import Ledger, Trial
+from tuner.session.machine_code import Dropped, MachineCode
 from tuner.session.pipeline import Pipeline
 from tuner.session.request import RunRequest
 from tuner.session.static_evaluator import StaticEvaluator
-from tuner.space import L2State
+from tuner.session.weights import counted_shapes, shape_weights
+from tuner.space import L2State, Objective
 from tuner.store import Store
 
-# A stage of the search gives each shape so many trials; then shapes try what was best at those beside them.
-_STAGE = 12
-# Trials that are kept for after the last stage, when each shape's own best are tried with other sets too.
-_KEPT, _KEPT_SHARE = 12, 0.2
-_OWN_BEST, _BEST_BESIDE = 4, 2
+# The longest that one of the compiles may take which tell what marks do to the machine code.
+LOOK_TIMEOUT_S = 120.0
 _POLL_S = 0.5
 
 
@@ -45,8 +49,9 @@ _POLL_S = 0.5
 class RunSummary:
     """What a run did.
 
-    Evaluations it added, whether time ended it, the winners it stored, and how many of its timings each throttle reason
-    fell on.
+    Evaluations it added, whether time ended it, the winners it stored, how many of its timings each throttle reason
+    fell on, compiles by specialization set of the baseline's config over so many sizes, the candidates that it did not
+    search, what sharing binaries saved, and what serving costs where stalls are part of the objective.
     """
 
     environment: Environment
@@ -54,6 +59,11 @@ class RunSummary:
     timed_out: bool
     winners: tuple[Winner, ...]
     throttled: Mapping[str, int]
+    compiles: Mapping[SpecializationSet, int]
+    counted: int
+    dropped: tuple[Dropped, ...]
+    sharing: Sharing
+    tradeoff: Tradeoff | None
 
 
 def run(request: RunRequest, store: Store, listener: Listener) -> RunSummary:
@@ -95,22 +105,27 @@ class TuningSession:
         self._request = request
         self._listener = listener
         self._evaluator = evaluator
-        self._counts = CompileCounts(request.kernel, request.space, request.shapes, evaluator.environment.target)
-        self._searches: dict[Shape, Search] = {
-            shape: create_search(request.method, request.space, shape, request.seed) for shape in request.shapes
-        }
+        self._compilers = compilers
+        self._stalls_count = request.space.objective is not Objective.LATENCY
+        self._weights = shape_weights(request.shapes, request.workload if self._stalls_count else None)
+        sizes = counted_shapes(request.kernel, request.shapes, request.workload)
+        self._counts = CompileCounts(request.kernel, request.space, sizes, evaluator.environment.target)
+        self._costs = Costs(request.space.objective, request.space.steps, self._counts.of)
+        self._code = MachineCode(request.shapes, self._counts, self._compile)
+        self._searches: dict[Shape, Search] = {}
         self._ledger = Ledger(request, store, evaluator.environment, self._learn)
         self._pipeline = Pipeline(request, self._ledger, evaluator, compilers, self._finish)
         self._deadline = deadline
-        self._exhausted: set[Shape] = set()
         self._throttled: Counter[str] = Counter()
 
     def run(self) -> RunSummary:
         request, environment = self._request, self._evaluator.environment
         try:
-            self._ledger.catch_up()
+            dropped = self._begin()
             stored = sum(min(len(done), request.trials) for done in self._ledger.done.values())
             self._listener(RunStarted(environment, request.trials * len(request.shapes), stored))
+            for each in dropped:
+                self._listener(CandidateDropped(each))
             finished = self._explore()
             decided = self._decide()
         except BaseException:
@@ -119,7 +134,59 @@ class TuningSession:
         self._ledger.finish()
         winners = tuple(decided[shape] for shape in request.shapes if shape in decided)
         late = time.monotonic() > self._deadline and len(winners) < len(request.shapes)
-        return RunSummary(environment, self._ledger.saved, late or not finished, winners, dict(self._throttled))
+        return RunSummary(
+            environment=environment,
+            evaluated=self._ledger.saved,
+            timed_out=late or not finished,
+            winners=winners,
+            throttled=dict(self._throttled),
+            compiles=self._counts.table(request.baseline) if winners else {},
+            counted=len(self._counts.shapes),
+            dropped=tuple(dropped),
+            sharing=self._pipeline.sharing.total,
+            tradeoff=self._tradeoff(),
+        )
+
+    def _begin(self) -> list[Dropped]:
+        """Leave out what is not worth searching, and learn what is stored."""
+        request, dropped = self._request, list[Dropped]()
+        if time.monotonic() < self._search_deadline:
+            dropped = self._code.dropped_candidates(request.space)
+        names, aligned = ([each.name for each in dropped if each.on_alignment is kind] for kind in (False, True))
+        space = request.space.without(names, aligned)
+        for shape in request.shapes:
+            self._searches[shape] = create_search(request.method, space, shape, request.seed, self._costs.count)
+        self._ledger.catch_up()
+        return dropped
+
+    def _compile(self, variant: Variant, shape: Shape) -> "Future[Built | Failure]":
+        """Begin a compile that is no trial."""
+        job = CompileJob(self._request.kernel.folder, variant, shape, self._evaluator.environment.target)
+        return self._compilers.submit(build, job, timeout_s=LOOK_TIMEOUT_S)
+
+    def _explore(self) -> bool:
+        def evaluate(next_trial: Callable[[], Trial | None]) -> bool:
+            return self._pipeline.run(next_trial, self._search_deadline)
+
+        way = (self._request, self._ledger, self._searches, self._counts, evaluate, self._listener)
+        return Exploration(*way).run()
+
+    def _tradeoff(self) -> Tradeoff | None:
+        """What serving costs by what is known now; None under the latency objective."""
+        if not self._stalls_count:
+            return None
+        request, kept = self._request, self._kept
+        passed = [each for shape in request.shapes for each in self._ledger.passed(shape)]
+        if kept:  # the baseline's times are its times too
+            passed += [replace(each, variant=kept) for each in passed if each.variant == request.baseline]
+        return Tradeoff(
+            points=tuple(pareto_points(passed, self._weights, self._counts.of)),
+            baseline=request.baseline,
+            compile_s=self._costs.compile_s,
+            steps=request.space.steps,
+            host_us=HOST_LAUNCH_US,
+            workload=request.workload.name if request.workload else None,
+        )
 
     @property
     def _search_deadline(self) -> float:
@@ -130,8 +197,8 @@ class TuningSession:
         return self._deadline - min(final_s, self._request.timeout_s / 2)
 
     def _learn(self, evaluation: Evaluation) -> None:
-        timing = evaluation.timing
-        self._searches[evaluation.shape].update(evaluation.variant, timing.median_us if timing else None)
+        self._costs.learn(evaluation)
+        self._searches[evaluation.shape].update(evaluation.variant, self._costs.of(evaluation))
         self._pipeline.share(evaluation)
 
     def _finish(self, evaluation: Evaluation) -> None:
@@ -141,73 +208,6 @@ class TuningSession:
         done = self._ledger.done.get(evaluation.shape, {})
         times = [each.timing.median_us for each in done.values() if each.timing]
         self._listener(Evaluated(evaluation, min(times, default=None)))
-
-    def _explore(self) -> bool:
-        """Search in stages; after each, let shapes try what was best at others. False when time ran out first."""
-        trials = self._request.trials
-        last = trials - min(_KEPT, int(trials * _KEPT_SHARE))
-        stages = [(limit, 0, 1) for limit in range(_STAGE, last, _STAGE)] + [(last, _OWN_BEST, _BEST_BESIDE)]
-        for limit, own, beside in stages:
-            if not (self._search(limit) and self._spread(own, beside)):
-                return False
-        return self._search(trials)
-
-    def _search(self, trials: int) -> bool:
-        """Evaluate until every shape has so many trials; False when time ran out first."""
-        done, baseline, shapes = self._ledger.done, self._request.baseline, self._request.shapes
-        first = [(baseline, shape) for shape in shapes if baseline not in done[shape]]
-        started: dict[Shape, set[Variant]] = {shape: {baseline} for shape in shapes}
-
-        def planned(shape: Shape) -> int:
-            return len(done[shape]) + len(started[shape] - done[shape].keys())
-
-        def next_trial() -> Trial | None:
-            if first:
-                return first.pop(0)
-            for shape in sorted(shapes, key=planned):
-                if planned(shape) < trials and shape not in self._exhausted:
-                    variant = self._searches[shape].suggest()
-                    if variant == baseline:  # already under way
-                        variant = self._searches[shape].suggest()
-                    if variant is not None:
-                        started[shape].add(variant)
-                        return variant, shape
-                    self._exhausted.add(shape)
-                    self._listener(SpaceExhausted(shape, self._request.trials - planned(shape)))
-            return None
-
-        return self._pipeline.run(next_trial, self._search_deadline)
-
-    def _spread(self, own: int, beside: int) -> bool:
-        """Try the best configs of each shape and of those listed beside it, with the set that compiles least.
-
-        So many of each. Goes on while that finds something untried, so that a good config reaches every shape; False
-        when time ran out.
-        """
-        while trials := self._promising(own, beside):
-            if not self._pipeline.run(partial(next, iter(trials), None), self._search_deadline):
-                return False
-        return True
-
-    def _promising(self, own: int, beside: int) -> list[Trial]:
-        request, trials = self._request, list[Trial]()
-        for index, shape in enumerate(request.shapes):
-            neighbours = request.shapes[max(index - 1, 0) : index] + request.shapes[index + 1 : index + 2]
-            configs = [config for other in neighbours for config in self._best_configs(other, beside)]
-            configs += self._best_configs(shape, own)
-            done = self._ledger.done[shape]
-            variants = [
-                Variant(request.kernel.name, config, self._counts.smallest_set(config))
-                for config in dict.fromkeys(configs)
-                if request.space.allows(config, shape)
-            ]
-            known = {*done, *self._ledger.wrong}
-            untried = [(variant, shape) for variant in variants if variant not in known]
-            trials += untried[: max(0, request.trials - len(done))]
-        return trials
-
-    def _best_configs(self, shape: Shape, count: int) -> list[Config]:
-        return [group[0].variant.config for group in fastest(self._ledger.passed(shape), count)]
 
     def _decide(self) -> dict[Shape, Winner]:
         """Hold the finals that this run can claim, and wait for those that other runs hold, until time is up."""
@@ -232,6 +232,15 @@ class TuningSession:
         for shape in open_shapes:
             self._listener(ShapeSkipped(shape, "the time ran out before it was decided"))
         return winners
+
+    @cached_property
+    def _kept(self) -> Variant | None:
+        """The baseline's machine code under a set that compiles less, where the baseline has one."""
+        baseline = self._request.baseline
+        if time.monotonic() > self._deadline:
+            return None
+        twin = self._code.twin(baseline)
+        return None if twin in self._ledger.wrong else twin
 
     def _claimed(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Those that this run may decide: as many as the time left is expected to allow, and one at least."""
@@ -270,7 +279,14 @@ class TuningSession:
         drawn_at = datetime.now(UTC)
         self._ledger.catch_up()
         served = self._ledger.served.__getitem__
-        rules = Rules(self._counts.of, self._request.kernel.source_digest, served, self._deadline)
+        rules = Rules(
+            compiles=self._counts.of,
+            source_digest=self._request.kernel.source_digest,
+            served=served,
+            deadline=self._deadline,
+            stall_us=self._costs.ranked_stall_us,
+            kept=self._kept if shapes else None,
+        )
         for decision in self._evaluator.decide([self._contest(shape) for shape in shapes], rules):
             self._ledger.beat()
             match decision:

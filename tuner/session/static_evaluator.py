@@ -48,9 +48,9 @@ class StaticEvaluator(Evaluator):
         return Evaluation(variant, shape, Status.PASSED, "", built.binary, result, timing)
 
     def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
-        digest, compiles = rules.source_digest, rules.compiles
+        held = (self.environment, rules.source_digest, rules.compiles, rules.stall_us, rules.kept)
         for contest in contests:
-            yield estimated_winner(contest.baseline, contest.evaluations, self.environment, digest, compiles)
+            yield estimated_winner(contest.baseline, contest.evaluations, *held)
 
     def decide_s(self, shapes: int) -> float:
         return 0.0

@@ -3,7 +3,7 @@
 from tuner.errors import SpaceError
 from tuner.space.constraint import Constraint
 from tuner.space.load import load_space
-from tuner.space.source import Source
+from tuner.space.source import Problem, Source
 from tuner.space.space import ImplementationSpace, L2State, Objective, SearchSpace
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ImplementationSpace",
     "L2State",
     "Objective",
+    "Problem",
     "SearchSpace",
     "Source",
     "SpaceError",

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from tuner.errors import UnknownNameError
 from tuner.records import DimensionValue
 from tuner.space.source import Location, Problem, Source, dotted
-from tuner.space.space import L2State, Objective
+from tuner.space.space import DEFAULT_STEPS, L2State, Objective
 
 MAX_WARPS = 32
 MAX_REGISTERS = 255
@@ -129,6 +129,12 @@ class SpecializationSection(_Section):
     do_not_specialize_on_alignment: Names = []
 
 
+class ServingSection(_Section):
+    """What the serving objective assumes."""
+
+    steps: Annotated[int, Field(ge=1)] = DEFAULT_STEPS
+
+
 class MeasurementSection(_Section):
     l2: Annotated[L2State, BeforeValidator(_member(L2State))] = L2State.WARM
 
@@ -151,7 +157,9 @@ class Document(_Section):
     implementations: Annotated[dict[Title, ImplementationSection], Field(min_length=1)]
     specialization: SpecializationSection = SpecializationSection()
     shapes: Annotated[list[dict[Name, Dimensions]], Field(min_length=1)]
+    workload: Title | None = None
     objective: Annotated[Objective, BeforeValidator(_member(Objective))] = Objective.LATENCY
+    serving: ServingSection = ServingSection()
     measurement: MeasurementSection = MeasurementSection()
     budget: BudgetSection = BudgetSection()
     baseline: BaselineSection | None = None
@@ -163,6 +171,7 @@ _MODELS: Mapping[Location, type[BaseModel]] = {
     ("implementations", "*"): ImplementationSection,
     ("implementations", "*", "options"): OptionsSection,
     ("specialization",): SpecializationSection,
+    ("serving",): ServingSection,
     ("measurement",): MeasurementSection,
     ("budget",): BudgetSection,
     ("baseline",): BaselineSection,

@@ -1,8 +1,8 @@
 """The search space as a record: what may be tried, and in which order it is enumerated."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, product
 
@@ -16,10 +16,16 @@ from tuner.space.source import Source
 MAX_COUNTED = 100_000
 
 
+# Over so many steps compile stalls are spread where a space does not say otherwise.
+DEFAULT_STEPS = 100_000
+
+
 class Objective(StrEnum):
-    """What a search makes small."""
+    """What a search makes small: times, times with compile stalls, or both apart; see docs/objectives.md."""
 
     LATENCY = "latency"
+    SERVING = "serving"
+    PARETO = "pareto"
 
 
 class L2State(StrEnum):
@@ -127,8 +133,10 @@ class SearchSpace:
     """What `tuner run` searches for one kernel.
 
     `candidates` and `alignment_candidates` may each be marked `do_not_specialize` and `do_not_specialize_on_alignment`,
-    or not. `shapes` hold the given dimensions only; the kernel's spec adds its defaults. `trials` counts
-    evaluations per shape. `baseline` is None where the kernel's own baseline stands. `source` is for errors only.
+    or not. `shapes` hold the given dimensions only; the kernel's spec adds its defaults. `workload` is a name or a
+    path, None where shapes weigh the same; `steps` is the number of engine steps over which compile stalls are spread.
+    `trials` counts evaluations per shape. `baseline` is None where the kernel's own baseline stands. `source` is for
+    errors only.
     """
 
     kernel: str
@@ -136,7 +144,9 @@ class SearchSpace:
     shapes: tuple[FrozenMapping[DimensionValue], ...]
     candidates: tuple[str, ...] = ()
     alignment_candidates: tuple[str, ...] = ()
+    workload: str | None = None
     objective: Objective = Objective.LATENCY
+    steps: int = DEFAULT_STEPS
     l2: L2State = L2State.WARM
     trials: int = 100
     timeout_s: float | None = None
@@ -173,6 +183,14 @@ class SearchSpace:
                 marks[-1].append(([], [name]))
         for chosen in product(*marks):
             yield SpecializationSet.of(chain(*(names for names, _ in chosen)), chain(*(names for _, names in chosen)))
+
+    def without(self, candidates: Collection[str], alignment_candidates: Collection[str]) -> "SearchSpace":
+        """The space with fewer candidates."""
+        return replace(
+            self,
+            candidates=tuple(each for each in self.candidates if each not in candidates),
+            alignment_candidates=tuple(each for each in self.alignment_candidates if each not in alignment_candidates),
+        )
 
     @property
     def size(self) -> int:

@@ -1,0 +1,121 @@
+"""Which trials a run makes: each shape's own search, and what was best at other shapes."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from tuner.ranking import fastest
+from tuner.records import Config, Shape, Variant
+from tuner.search import Search
+from tuner.session.compile_counts import CompileCounts
+from tuner.session.events import Listener, SpaceExhausted
+from tuner.session.ledger import Ledger, Trial
+from tuner.session.request import RunRequest
+
+# A stage of the search gives each shape so many trials; then shapes try what was best at those beside them.
+_STAGE = 12
+# Of the trials at most this share is kept for after the last stage. Then each shape's own best configs are tried under
+# other sets too; and at the end the best config of every shape at every other one, so that a portfolio is chosen by
+# known times.
+_KEPT_SHARE = 0.25
+_OWN_BEST = 4
+
+# Evaluates the trials that a function gives until it gives None; False when time ran out first.
+Evaluate = Callable[[Callable[[], Trial | None]], bool]
+
+
+class Exploration:
+    """One run's way through the space, within its trials per shape."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        ledger: Ledger,
+        searches: Mapping[Shape, Search],
+        counts: CompileCounts,
+        evaluate: Evaluate,
+        listener: Listener,
+    ) -> None:
+        self._request = request
+        self._ledger = ledger
+        self._searches = searches
+        self._counts = counts
+        self._evaluate = evaluate
+        self._listener = listener
+        self._exhausted: set[Shape] = set()
+
+    def run(self) -> bool:
+        """Search in stages; after each, let shapes try what was best at others. False when time ran out first."""
+        trials, count = self._request.trials, len(self._request.shapes)
+        kept = int(trials * _KEPT_SHARE)
+        for_own = min(_OWN_BEST, kept)
+        for_others = min(count, kept - for_own)
+        last = trials - for_own - for_others
+        stages = [(limit, 0, 1) for limit in range(_STAGE, last, _STAGE)]
+        for limit, own, reach in [*stages, (last, _OWN_BEST, 1), (trials - for_others, 1, count)]:
+            if not (self._search(limit) and self._spread(own, reach)):
+                return False
+        return self._search(trials)
+
+    def _search(self, trials: int) -> bool:
+        """Evaluate until every shape has so many trials; False when time ran out first."""
+        done, baseline, shapes = self._ledger.done, self._request.baseline, self._request.shapes
+        first = [(baseline, shape) for shape in shapes if baseline not in done[shape]]
+        started: dict[Shape, set[Variant]] = {shape: {baseline} for shape in shapes}
+
+        def planned(shape: Shape) -> int:
+            return len(done[shape]) + len(started[shape] - done[shape].keys())
+
+        def next_trial() -> Trial | None:
+            if first:
+                return first.pop(0)
+            for shape in sorted(shapes, key=planned):
+                if planned(shape) < trials and shape not in self._exhausted:
+                    variant = self._searches[shape].suggest()
+                    if variant == baseline:  # already under way
+                        variant = self._searches[shape].suggest()
+                    if variant is not None:
+                        started[shape].add(variant)
+                        return variant, shape
+                    self._exhausted.add(shape)
+                    self._listener(SpaceExhausted(shape, self._request.trials - planned(shape)))
+            return None
+
+        return self._evaluate(next_trial)
+
+    def _spread(self, own: int, reach: int) -> bool:
+        """Try the best configs of each shape, and the best one of those near it, with the set that compiles least.
+
+        `own` is how many of its own, `reach` how far a shape is near in the order of the request. Goes on while that
+        finds something untried, so that a good config reaches every shape; False when time ran out.
+        """
+        while trials := self._promising(own, reach):
+            if not self._evaluate(partial(next, iter(trials), None)):
+                return False
+        return True
+
+    def _promising(self, own: int, reach: int) -> list[Trial]:
+        request, trials = self._request, list[Trial]()
+        best = [self._best_configs(shape, max(own, 1)) for shape in request.shapes]
+        for index, shape in enumerate(request.shapes):
+            configs = best[index][:own]
+            for other in _near(index, len(best), reach):
+                configs += best[other][:1]
+            done = self._ledger.done[shape]
+            variants = [
+                Variant(request.kernel.name, config, self._counts.smallest_set(config))
+                for config in dict.fromkeys(configs)
+                if request.space.allows(config, shape)
+            ]
+            known = {*done, *self._ledger.wrong}
+            untried = [(variant, shape) for variant in variants if variant not in known]
+            trials += untried[: max(0, request.trials - len(done))]
+        return trials
+
+    def _best_configs(self, shape: Shape, count: int) -> list[Config]:
+        return [group[0].variant.config for group in fastest(self._ledger.passed(shape), count)]
+
+
+def _near(index: int, count: int, reach: int) -> list[int]:
+    """The places beside one, the nearest first."""
+    places = [other for other in range(count) if 0 < abs(other - index) <= reach]
+    return sorted(places, key=lambda other: abs(other - index))

@@ -1,0 +1,136 @@
+"""What machine code tells before anything is timed: which marks are worth a search, which sets are the same."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import islice
+
+from tuner.compile.builder import Built
+from tuner.processes import Failure, result
+from tuner.records import Binary, Config, Shape, SpecializationSet, Variant
+from tuner.session.compile_counts import CompileCounts, with_mark
+from tuner.space import ImplementationSpace, SearchSpace
+
+Compile = Callable[[Variant, Shape], "Future[Built | Failure]"]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A candidate that is not searched, in full or on alignment, and why."""
+
+    name: str
+    on_alignment: bool
+    reason: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} (alignment)" if self.on_alignment else self.name
+
+
+class MachineCode:
+    """Compiles variants of a run beside each other, each once for every compile key."""
+
+    def __init__(self, shapes: Sequence[Shape], counts: CompileCounts, compile_at: Compile) -> None:
+        self._shapes = shapes
+        self._counts = counts
+        self._compile_at = compile_at
+        self._begun: dict[tuple[Variant, Hashable], Future[Built | Failure]] = {}
+
+    def dropped_candidates(self, space: SearchSpace) -> list[Dropped]:
+        """The candidates that save no compile beside any set of the others, and narrow an access or change no code.
+
+        What a mark does to the code is seen in one config of each implementation, the first that the space allows, at
+        every shape, beside the set that compiles least. A candidate is dropped where that holds in each of them.
+        """
+        examples = [each for implementation in space.implementations for each in self._example(implementation)]
+        marks = [(name, False) for name in space.candidates] + [(name, True) for name in space.alignment_candidates]
+        begun = {
+            mark: [self._begin_beside_least(space.kernel, *example, *mark) for example in examples]
+            for mark in marks
+            if not any(self._counts.saves(config, *mark) for config, _ in examples)
+        }
+        found = list[Dropped]()
+        for (name, on_alignment), pairs in begun.items():
+            effects = [_effect(_finished(each)) for each in pairs]
+            if effects and all(effects):
+                effect = min(filter(None, effects), key=lambda each: each == _NO_CHANGE)
+                found.append(Dropped(name, on_alignment, f"it saves no compile, and marking it {effect}"))
+        return found
+
+    def twin(self, variant: Variant) -> Variant | None:
+        """The variant under the set that compiles least, if that compiles less into the same code at every shape."""
+        least = Variant(variant.kernel, variant.config, self._counts.smallest_set(variant.config))
+        if self._counts.of(least) >= self._counts.of(variant):
+            return None
+        pairs = _finished(self._begin(variant, least, self._shapes))
+        return least if _effect(pairs) == _NO_CHANGE else None
+
+    def _example(self, space: ImplementationSpace) -> Iterator[tuple[Config, list[Shape]]]:
+        """The first config of an implementation, if it has any, with the shapes at which it is allowed."""
+        for config in islice((config for shape in self._shapes for config in space.configs(shape)), 1):
+            yield config, [shape for shape in self._shapes if space.allows(config, shape)]
+
+    def _begin_beside_least(
+        self, kernel: str, config: Config, shapes: Sequence[Shape], name: str, on_alignment: bool
+    ) -> "list[_Pair]":
+        least = self._counts.smallest_set(config)
+        without = SpecializationSet.of(
+            (each for each in least.do_not_specialize if each != name),
+            (each for each in least.do_not_specialize_on_alignment if each != name),
+        )
+        marked = with_mark(without, name, on_alignment)
+        return self._begin(Variant(kernel, config, without), Variant(kernel, config, marked), shapes)
+
+    def _begin(self, first: Variant, second: Variant, shapes: Sequence[Shape]) -> "list[_Pair]":
+        """Compile both at each shape that differs from the others in a compile key of one of them."""
+        keys: dict[Hashable, _Pair] = {}
+        for shape in shapes:
+            pair = tuple(self._counts.key(variant, shape) for variant in (first, second))
+            if pair not in keys:
+                keys[pair] = (self._once(first, shape), self._once(second, shape))
+        return list(keys.values())
+
+    def _once(self, variant: Variant, shape: Shape) -> "Future[Built | Failure]":
+        name = (variant, self._counts.key(variant, shape))
+        if name not in self._begun:
+            self._begun[name] = self._compile_at(variant, shape)
+        return self._begun[name]
+
+
+_Pair = tuple["Future[Built | Failure]", "Future[Built | Failure]"]
+_NO_CHANGE = "changes no machine code"
+
+
+def _finished(pairs: Sequence[_Pair]) -> list[tuple[Binary, Binary]] | None:
+    """The binaries; None when one of them could not be compiled."""
+    found = []
+    for first, second in pairs:
+        one, other = result(first), result(second)
+        if isinstance(one, Failure) or isinstance(other, Failure):
+            return None
+        found.append((one.binary, other.binary))
+    return found
+
+
+def _effect(pairs: Sequence[tuple[Binary, Binary]] | None) -> str | None:
+    """What the second binaries are beside the first: narrower, or the same; None for what only a timing tells."""
+    if not pairs:
+        return None
+    if all(one.digest == other.digest for one, other in pairs):
+        return _NO_CHANGE
+    return next((text for pair in pairs for text in _narrowed(*pair)), None)
+
+
+def _narrowed(wide: Binary, narrow: Binary) -> Iterator[str]:
+    for kind, before, after in (
+        ("stores", wide.store_bytes, narrow.store_bytes),
+        ("loads", wide.load_bytes, narrow.load_bytes),
+    ):
+        lost, gained = _fewer(before, after), _fewer(after, before)
+        if lost and gained and max(lost) > max(gained):
+            yield f"narrows {kind} from {max(lost)} bytes to {max(gained)}"
+
+
+def _fewer(before: Mapping[str, int], after: Mapping[str, int]) -> list[int]:
+    """The widths in bytes of which there are fewer than before."""
+    return [int(width) for width, count in before.items() if after.get(width, 0) < count]
