@@ -68,7 +68,7 @@ def test_the_grid_is_counted_in_programs() -> None:
     for block_rows, programs in ((1, 64), (4, 16)):
         built = attempt(scale_rows_variant(block_rows))
         assert isinstance(built, Built)
-        assert built.programs == programs
+        assert (built.programs, built.repeats) == (programs, 1.0)
 
 
 @pytest.mark.parametrize("config", [TILE, FUSED.spec.baseline], ids=lambda config: config.implementation)

@@ -57,7 +57,8 @@ def test_never_faster_than_the_memory(
     binary: Binary, programs: int, num_warps: int, bytes_moved: int, flops: int, target: Target
 ) -> None:
     device = device_model(target)
-    floor_us = bytes_moved / device.bandwidth_bytes_s * 1e6 + device.start_us
+    bandwidth = device.cache_bandwidth_bytes_s if bytes_moved < device.cache_bytes else device.bandwidth_bytes_s
+    floor_us = bytes_moved / bandwidth * 1e6 + device.start_us
     assert time_us(binary, programs, num_warps, bytes_moved, flops, target) >= floor_us * (1 - 1e-9)
 
 
@@ -86,6 +87,24 @@ def test_more_spills_or_instructions_are_never_faster(
     assert time_us(needier, programs, num_warps, bytes_moved, flops, target) >= before * (1 - 1e-9)
 
 
+@given(**launches, repeats=st.floats(1, 100), more=st.floats(0, 100))
+def test_more_repeats_are_never_faster(
+    binary: Binary,
+    programs: int,
+    num_warps: int,
+    bytes_moved: int,
+    flops: int,
+    target: Target,
+    repeats: float,
+    more: float,
+) -> None:
+    launch = binary, programs, num_warps, bytes_moved, flops, target
+    fewer, many = estimate(*launch, repeats), estimate(*launch, repeats + more)
+    assert fewer is not None
+    assert many is not None
+    assert many.median_us >= fewer.median_us * (1 - 1e-9)
+
+
 def test_each_limit_can_be_the_one_that_counts() -> None:
     base = time_us(SMALL, 10_000, 4, 10**8, 0, H100)
     assert time_us(SMALL, 10_000, 4, 2 * 10**8, 0, H100) > base * 1.5
@@ -101,6 +120,49 @@ def test_a_loop_is_seen_by_its_traffic() -> None:
     once = 10_000 * 4 * 32 * 48  # programs, warps, threads, bytes that one thread touches
     busy = dataclasses.replace(SMALL, instructions=10_000)
     assert time_us(busy, 10_000, 4, 100 * once, 0, H100) > time_us(busy, 10_000, 4, once, 0, H100) * 50
+
+
+def test_repeats_are_believed_before_the_traffic() -> None:
+    """One program whose traffic tells of no loop takes nearly four times as long when told that it has one."""
+    busy = dataclasses.replace(SMALL, instructions=10_000)
+    once, told = (estimate(busy, 1, 4, 1000, 0, H100, repeats) for repeats in (None, 4.0))
+    assert once is not None
+    assert told is not None
+    assert 3.5 < told.median_us / once.median_us < 4.0
+
+
+def test_what_fits_into_the_cache_moves_faster() -> None:
+    cache = device_model(H100).cache_bytes
+    quarter, half, whole = (time_us(SMALL, 10_000, 4, cache // part, 0, H100) for part in (4, 2, 1))
+    assert half < 2 * quarter
+    assert whole > 2.5 * half
+
+
+def test_a_warp_alone_takes_more_than_a_cycle_for_each_instruction() -> None:
+    instructions = 10_000
+    cycles_us = instructions / device_model(H100).clock_hz * 1e6
+    assert time_us(dataclasses.replace(SMALL, instructions=instructions), 1, 1, 1000, 0, H100) > 2 * cycles_us
+
+
+def test_code_that_asks_for_more_at_once_waits_less() -> None:
+    """The same traffic, of which each program asks for four times as much before it waits."""
+    eager = dataclasses.replace(SMALL, load_bytes=FrozenMapping({"16": 11}))
+    waiting_us, eager_us = (time_us(each, 1000, 4, 10**8, 0, H100) for each in (SMALL, eager))
+    assert waiting_us > 1.1 * eager_us
+
+
+def test_narrow_stores_take_longer() -> None:
+    """Sixteen stores of one byte against one of sixteen, the same bytes."""
+    narrow = dataclasses.replace(SMALL, store_bytes=FrozenMapping({"1": 16}))
+    assert time_us(narrow, 100_000, 4, 10**8, 0, H100) > time_us(SMALL, 100_000, 4, 10**8, 0, H100) * 1.05
+
+
+def test_a_program_alone_on_its_unit_leaves_the_memory_idle() -> None:
+    """As many warps at once either way: seven programs of one, or one of seven."""
+    seven = dataclasses.replace(SMALL, shared_bytes=31 << 10)
+    alone = dataclasses.replace(SMALL, shared_bytes=200 << 10)
+    assert programs_at_once(seven, 1, H100) == 7 * programs_at_once(alone, 7, H100)
+    assert time_us(alone, 10_000, 7, 10**9, 0, H100) > time_us(seven, 70_000, 1, 10**9, 0, H100) * 1.1
 
 
 @pytest.mark.parametrize("text", KNOWN_TARGETS)

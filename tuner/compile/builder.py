@@ -13,6 +13,7 @@ from triton.runtime.errors import OutOfResources, PTXASError
 from tuner.catalog import load_folder
 from tuner.compile.inspect import inspect
 from tuner.compile.module import load_variant
+from tuner.compile.repeats import code_repeats
 from tuner.compile.specialization import bind, gpu_target, meta_launch
 from tuner.errors import UserError
 from tuner.processes import Failure
@@ -31,10 +32,11 @@ class CompileJob:
 
 @dataclass(frozen=True)
 class Built:
-    """A binary, and the number of programs that the shape's grid starts."""
+    """A binary, the number of programs that the shape's grid starts, and how often each runs its code, if known."""
 
     binary: Binary
     programs: int
+    repeats: float | None = None
 
 
 def build(job: CompileJob) -> Built | Failure:
@@ -51,7 +53,8 @@ def build(job: CompileJob) -> Built | Failure:
         start = time.perf_counter()
         compiled = triton.compile(source, target=gpu_target(job.target), options=call.options.__dict__)
         binary = inspect(compiled, call.key, time.perf_counter() - start)
-        return Built(binary, math.prod(launch.grid))
+        threads = compiled.metadata.num_warps * job.target.warp_size
+        return Built(binary, math.prod(launch.grid), code_repeats(compiled.asm["ttir"], binary, threads))
     except UserError:
         raise
     except OutOfResources as error:

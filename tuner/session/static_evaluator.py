@@ -39,7 +39,7 @@ class StaticEvaluator(Evaluator):
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: Agreement) -> Evaluation:
         warps = variant.config.options.get("num_warps", _DEFAULT_WARPS)
         bytes_moved, flops = self._kernel.spec.bytes_moved(shape), self._kernel.spec.flops(shape)
-        timing = estimate(built.binary, built.programs, warps, bytes_moved, flops, self._target)
+        timing = estimate(built.binary, built.programs, warps, bytes_moved, flops, self._target, built.repeats)
         if timing is None:
             log = (
                 f"{built.binary.registers} registers, {built.binary.shared_bytes} bytes shared, {warps} warps: too much"

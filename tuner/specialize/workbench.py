@@ -132,5 +132,6 @@ class Workbench:
         spec, target = self.kernel.spec, self.target if str(self.target) in DEVICE_MODELS else DEFAULT_TARGET
         programs = math.prod(meta_launch(self.kernel, self._variant(_NO_MARKS), shape).grid)
         warps = self.config.options.get("num_warps", _DEFAULT_WARPS)
-        timing = estimate(built.binary, programs, warps, spec.bytes_moved(shape), spec.flops(shape), target)
+        bytes_moved, flops = spec.bytes_moved(shape), spec.flops(shape)
+        timing = estimate(built.binary, programs, warps, bytes_moved, flops, target, built.repeats)
         return timing.median_us if timing else None
