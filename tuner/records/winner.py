@@ -22,8 +22,8 @@ class Winner:
     """The variant to run at a shape.
 
     `baseline` is the variant it is held against. `source_digest` names the kernel's source; `compiles` counts the
-    compile keys that the variant reaches over all shapes of the run and the sizes of its workload. When nothing beat the baseline the variant is the
-    baseline and `reason` says why.
+    compile keys that the variant reaches over all shapes of the run and the sizes of its workload. When nothing beat
+    the baseline the variant is the baseline and `reason` says why.
     """
 
     variant: Variant
