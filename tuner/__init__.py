@@ -7,13 +7,24 @@
 Importing this package loads neither torch, triton, optuna nor sqlalchemy.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.api import lookup
+    from tuner.explanation import explain
+    from tuner.runtime.monitor import jit_monitor
+    from tuner.serving import load_op
 
-__all__ = ["lookup"]
+__all__ = ["explain", "jit_monitor", "load_op", "lookup"]
+
+_HOMES = {
+    "lookup": "tuner.api",
+    "explain": "tuner.explanation",
+    "load_op": "tuner.serving",
+    "jit_monitor": "tuner.runtime.monitor",
+}
 
 try:
     __version__ = version("triton-variant-tuner")
@@ -22,8 +33,7 @@ except PackageNotFoundError:  # a source tree on the path
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from tuner import api
-
-        return getattr(api, name)
+    if name in _HOMES:
+        found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,11 +41,28 @@ def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
     `$TUNER_TABLE`, or else from the store and the published winners; they are read once per process. Never fails for a
     shape that was not tuned: the answer's `origin` then says bucket, family or baseline. Winners of other versions
     than those here still answer, after those of the versions here; the answer's `stale` then says what differs.
-    UnknownNameError for an unknown kernel or dimension, TableError or StoreError when the winners cannot be read.
+    Answers are kept: the first one for a shape takes longer. `tuner.explain` says what was considered.
+    UnknownNameError for an unknown kernel or dimension, TableError or StoreError when the winners cannot be read. Under
+    `$TUNER_STRICT` a shape for which only the baseline is left is a UserError.
     """
+    try:
+        return _answer(kernel, "torch" in sys.modules, **shape)
+    except TypeError:  # a value that cannot be kept; the shape says what is wrong with it
+        return _answer.__wrapped__(kernel, False, **shape)
+
+
+@lru_cache(maxsize=1 << 16)
+def _answer(kernel: str, with_torch: bool, /, **shape: DimensionValue) -> Lookup:
+    """What `lookup` keeps; no GPU is known before torch is loaded, so that an answer may be another one then."""
     found = load_kernel(kernel)
     device, target = this_device()
-    return look_up(found, winner_tables(found), shape, device, target)
+    answer = look_up(found, winner_tables(found), shape, device, target)
+    if answer.origin is Origin.BASELINE and settings.is_strict():
+        raise UserError(
+            f"{kernel} has no winner at {answer.shape.label} for {target}.",
+            hint=f"Run `tuner run {kernel}`, or unset TUNER_STRICT to get the baseline.",
+        )
+    return answer
 
 
 def look_up(

@@ -2,6 +2,8 @@
 
 TUNER_DB             URL of the store (default: SQLite in the user's data folder)
 TUNER_TABLE          winner table that `lookup` reads instead of the store and the published winners
+TUNER_STRICT         anything but empty or 0: `lookup` raises where only the baseline is left
+TUNER_BUNDLE         folder with bundles of binaries that `load_op` takes (see `tuner prebuild`)
 TUNER_CACHE          folder for emitted variants (default: the user's cache folder)
 TUNER_KERNEL_PATH    folders with further kernels, separated by ':'
 """
@@ -31,6 +33,17 @@ def database_url() -> str:
 def table_path() -> Path | None:
     """`$TUNER_TABLE`, when set."""
     path = os.environ.get("TUNER_TABLE")
+    return Path(path).expanduser() if path else None
+
+
+def is_strict() -> bool:
+    """Whether `$TUNER_STRICT` is set."""
+    return os.environ.get("TUNER_STRICT", "") not in ("", "0")
+
+
+def bundle_path() -> Path | None:
+    """`$TUNER_BUNDLE`, when set."""
+    path = os.environ.get("TUNER_BUNDLE")
     return Path(path).expanduser() if path else None
 
 

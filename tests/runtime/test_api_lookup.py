@@ -44,9 +44,15 @@ def nothing_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setattr(api, "content_root", lambda: tmp_path / "content")
     monkeypatch.setattr(api, "this_device", lambda: ("", DEFAULT_TARGET))
     monkeypatch.setattr(api, "installed_environment", installed)
-    api._read_tables.cache_clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
+    """Tables are read once per process, and answers are kept."""
     api._read_tables.cache_clear()
+    api._answer.cache_clear()
 
 
 def winner(kernel: Kernel, rows: int, block_rows: int, environment: Environment = ESTIMATED) -> Winner:
@@ -168,6 +174,7 @@ def test_the_store_comes_before_published_winners_but_no_estimate_before_a_measu
     assert chosen(64) == (2, Origin.EXACT)
     assert chosen(8) == (4, Origin.FAMILY)
     monkeypatch.setattr(api, "this_device", lambda: (MEASURED.device, DEFAULT_TARGET))
+    forget()
     assert chosen(8) == (4, Origin.EXACT)
     assert tuner.lookup("scale_rows", num_rows=8).explanation == "tuned at this very shape, measured on NVIDIA H100"
 
@@ -267,3 +274,50 @@ def test_the_newest_measured_winners_are_exported(kernel: Kernel) -> None:
     assert api.export_table(kernel, [stale, estimated]).rows == (estimated,)
     with pytest.raises(UserError, match=r"No winners are stored for scale_rows \(1 belong to other sources"):
         api.export_table(kernel, [stale])
+
+
+def test_an_answer_is_kept_and_errors_are_not(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path, monkeypatch, winner(kernel, 64, 4))
+    first = tuner.lookup("scale_rows", num_rows=64)
+    with monkeypatch.context() as broken:
+        broken.setattr(api, "look_up", None)
+        assert tuner.lookup("scale_rows", num_rows=64) is first
+        with pytest.raises(TypeError):
+            tuner.lookup("scale_rows", num_rows=65)
+    for _ in range(2):
+        with pytest.raises(UnknownNameError, match="did you mean 'num_rows'"):
+            tuner.lookup("scale_rows", num_row=64)
+    with pytest.raises(UserError, match="num_rows"):
+        tuner.lookup("scale_rows", num_rows=[64])  # type: ignore[arg-type]
+
+
+def test_strict_lookups_need_a_winner(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path, monkeypatch, winner(kernel, 64, 4))
+    monkeypatch.setenv("TUNER_STRICT", "1")
+    assert tuner.lookup("scale_rows", num_rows=64).origin is Origin.EXACT
+    with pytest.raises(UserError, match=r"scale_rows has no winner at num_rows=9000.* for cuda:90") as caught:
+        tuner.lookup("scale_rows", num_rows=9000)
+    assert "tuner run scale_rows" in caught.value.hint
+    monkeypatch.setenv("TUNER_STRICT", "0")
+    assert tuner.lookup("scale_rows", num_rows=9000).origin is Origin.BASELINE
+
+
+def test_an_explanation_names_what_was_considered(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = tuner.explain("scale_rows", num_rows=3)
+    assert nothing.answer == tuner.lookup("scale_rows", num_rows=3)
+    assert str(nothing).splitlines()[-1] == "considered  no table: there are no winners"
+    forget()
+    store(tmp_path, monkeypatch, winner(kernel, 64, 4), winner(kernel, 8, 2), winner(kernel, 8, 2, OLDER))
+    found = tuner.explain("scale_rows", num_rows=9)
+    assert found.answer == tuner.lookup("scale_rows", num_rows=9)
+    assert [each.sizes for each in found.considered] == [(8, 64), (8,)]
+    lines = str(found).splitlines()
+    assert lines[0].startswith("scale_rows at num_rows=9")
+    assert lines[1].startswith(f"runs        {found.answer.config.label}; do_not_specialize: ")
+    assert lines[2] == f"because     {found.answer.origin}: {found.answer.explanation}"
+    assert lines[3] == "here        no GPU, or torch is not loaded, cuda:90"
+    assert "winners at 8, 64" in lines[4]
+    assert "NVIDIA H100" in lines[5]
+    assert "no winner with these" in str(tuner.explain("scale_rows", num_rows=9, columns=512))

@@ -2,11 +2,12 @@
 
 from tuner.catalog.content import content_root
 from tuner.catalog.kernels import Kernel, kernel_names, load_folder, load_kernel
-from tuner.catalog.spec import Bounds, Dimension, Implementation, KernelSpec, Launch, Tensors, Tolerance
+from tuner.catalog.spec import Bounds, Dimension, HostFunction, Implementation, KernelSpec, Launch, Tensors, Tolerance
 
 __all__ = [
     "Bounds",
     "Dimension",
+    "HostFunction",
     "Implementation",
     "Kernel",
     "KernelSpec",

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from tuner import settings
 from tuner.catalog.content import content_root
-from tuner.catalog.spec import Implementation, KernelSpec
+from tuner.catalog.spec import HostFunction, Implementation, KernelSpec
 from tuner.errors import UnknownNameError, UserError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -40,14 +40,28 @@ class Kernel:
 
     @property
     def source_digest(self) -> str:
-        """16 hex digits over every Python file of the folder.
+        """16 hex digits over every Python file of the folder but `op.py`.
 
-        Kernel, launch, inputs and reference decide what a result means: a change in any makes another measurement.
+        Kernel, launch, inputs and reference decide what a result means: a change in any makes another measurement. How
+        a serving process calls the kernel changes nothing that was measured.
         """
         digest = hashlib.sha256()
         for path in sorted(self.folder.glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+            if path.name != "op.py":
+                digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()[:16]
+
+    @property
+    def host_function(self) -> HostFunction:
+        """How a serving process calls the kernel; UserError when `op.py` is missing or cannot be loaded."""
+        path = self.folder / "op.py"
+        if not path.is_file():
+            hint = "Define `OP = HostFunction(...)` there; see tuner/catalog/spec.py."
+            raise UserError(f"{self.name} cannot be called as an op: {path} is missing.", hint=hint)
+        found = getattr(_import(self.folder, "op"), "OP", None)
+        if not isinstance(found, HostFunction):
+            raise UserError(f"{path} defines no `OP = HostFunction(...)`.")
+        return found
 
 
 def kernel_names() -> dict[str, Path]:
@@ -80,7 +94,7 @@ def load_folder(folder: Path) -> Kernel:
 
 @lru_cache(maxsize=64)
 def _load(folder: Path) -> Kernel:
-    spec = getattr(_import_spec(folder), "SPEC", None)
+    spec = getattr(_import(folder, "spec"), "SPEC", None)
     if not isinstance(spec, KernelSpec):
         raise UserError(f"{folder / 'spec.py'} defines no `SPEC = KernelSpec(...)`.")
     if spec.name != folder.name:
@@ -91,16 +105,16 @@ def _load(folder: Path) -> Kernel:
     return Kernel(folder, spec)
 
 
-def _import_spec(folder: Path) -> ModuleType:
-    """Import spec.py as a module of a package that has the folder as its path, so that relative imports work."""
+def _import(folder: Path, name: str) -> ModuleType:
+    """Import a file as a module of a package that has the folder as its path, so that relative imports work."""
     package = f"_tuner_kernel_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     if package not in sys.modules:
         module = ModuleType(package)
         module.__path__ = [str(folder)]
         sys.modules[package] = module
     try:
-        return importlib.import_module(f"{package}.spec")
+        return importlib.import_module(f"{package}.{name}")
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{folder / 'spec.py'} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise UserError(f"{folder / name}.py cannot be loaded: {type(error).__name__}: {error}") from error

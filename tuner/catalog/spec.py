@@ -54,6 +54,24 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class HostFunction:
+    """How a serving process calls a kernel: what the kernel's `op.py` defines as `OP`.
+
+    call(plans, ...): the op. Its parameters after the first, with their types and defaults, are the op's signature, the
+        first of them a tensor whose device counts. It checks its inputs, allocates the outputs with `plan.empty` and
+        passes the run-time arguments to `plan.at(size)`; see `tuner.runtime.dispatch`.
+    fake(...): outputs without data, of the sizes, strides and types that `call` returns; sizes may be symbolic.
+    arguments: the names of the run-time arguments that `call` passes, in order, tensors first.
+    grid(shape, config): from the size of the dynamic dimension to the grid of `KernelSpec.launch`, three numbers.
+    """
+
+    call: Callable[..., Any]
+    fake: Callable[..., Any]
+    arguments: tuple[str, ...]
+    grid: Callable[[Shape, Config], Callable[[int], tuple[int, int, int]]]
+
+
+@dataclass(frozen=True)
 class Bounds:
     """The lowest and highest right value of each element; where both are the same, only that one is right."""
 

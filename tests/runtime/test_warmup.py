@@ -1,0 +1,154 @@
+"""Warm-up: what calls up to the bound reach is compiled, nothing else, and nothing is left to compile."""
+
+import gc
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from op_examples import arguments_of
+from stub_driver import StubDriver, stub_driver
+
+import tuner
+from tuner.catalog import load_kernel
+from tuner.compile.specialization import reachable_keys
+from tuner.errors import UnknownNameError, UserError
+from tuner.records import DEFAULT_TARGET, Config, FrozenMapping, Shape, SpecializationSet, Variant
+from tuner.runtime.op import Op
+from tuner.runtime.steps import Step
+from tuner.runtime.warmup import WarmupReport
+
+pytestmark = pytest.mark.triton
+
+FUSED = load_kernel("fused_inv_rope_fp8_quant")
+TILE = Config(
+    "tile",
+    FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0),
+    FrozenMapping(num_warps=4, num_stages=1),
+)
+MARKED = Variant(FUSED.name, TILE, SpecializationSet.of(["num_tokens", "scale_stride_block"]))
+PLAIN = Variant(FUSED.name, FUSED.spec.baseline)
+SIZES = {"num_heads": 8, "n_groups": 2}
+LARGEST = 70
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_CACHE", str(folder / "tuner"))
+        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
+        yield folder
+
+
+@pytest.fixture
+def stub() -> Iterator[StubDriver]:
+    with stub_driver() as active:
+        yield active
+
+
+def fused(*steps: Step) -> Op:
+    return Op(FUSED, lambda _: steps)
+
+
+def shape(tokens: int) -> Shape:
+    return FUSED.spec.shape({"num_tokens": tokens, **SIZES})
+
+
+def tally(report: WarmupReport) -> list[tuple[Variant, int, bool]]:
+    return [(each.variant, each.first_size, each.general) for each in report.binaries]
+
+
+def test_it_compiles_every_key_that_is_reached_and_a_general_one(stub: StubDriver) -> None:
+    op = fused(Step(1, PLAIN), Step(40, MARKED), Step(LARGEST + 1, FUSED.spec.baseline_variant))
+    with tuner.jit_monitor() as monitor:
+        report = op.warmup(max_num_tokens=LARGEST, **SIZES)
+    reached = reachable_keys(FUSED, PLAIN, [shape(tokens) for tokens in range(1, 40)], DEFAULT_TARGET)
+    assert len(reached) == 4
+    expected = [(PLAIN, each.size("num_tokens"), False) for each in reached.values()]
+    assert sorted(tally(report), key=str) == sorted(
+        [*expected, (PLAIN, 1, True), (MARKED, 40, False), (MARKED, 40, True)], key=str
+    )
+    assert monitor.count == stub.loads == len(report.binaries) == op.counts["compiles"]
+    assert all(each.seconds > 0 for each in report.binaries)
+    text = str(report).splitlines()
+    assert len(text) == 8
+    assert "any call: per_head" in text[1]
+    assert text[-1].endswith("7 binaries")
+
+
+def test_nothing_is_left_to_compile(stub: StubDriver) -> None:
+    op = fused(Step(1, PLAIN), Step(40, MARKED))
+    op.warmup(max_num_tokens=LARGEST, **SIZES)
+    drawn = random.Random(0)
+    with tuner.jit_monitor("error") as monitor:
+        for tokens in [*range(1, LARGEST + 1), *drawn.choices(range(LARGEST, 5000), k=20)]:
+            inputs = zeros(tokens)
+            for name in drawn.choices([None, "o", "positions", "cos_sin_cache"], k=2):
+                if name is not None:  # a pointer that is no multiple of 16
+                    buffer = torch.zeros(inputs[name].numel() + 1, dtype=inputs[name].dtype)
+                    inputs[name] = buffer[1:].view(inputs[name].shape)
+                positional, keywords = arguments_of(FUSED.name, inputs, shape(tokens))
+                op(*positional, **keywords)
+    assert monitor.count == 0
+    assert len(stub.launches) == 2 * (LARGEST + 20)
+    assert op.counts["fallbacks"] > 0
+    assert op.warmup(max_num_tokens=LARGEST, **SIZES).binaries == ()
+
+
+def test_other_strides_are_other_binaries(stub: StubDriver) -> None:
+    op = fused(Step(1, MARKED))
+    report = op.warmup(max_num_tokens=8, strides={"o_stride_token": 515 * 8}, **SIZES)
+    assert tally(report) == [(MARKED, 1, False), (MARKED, 1, True)]
+    with tuner.jit_monitor("error"):
+        op(*arguments_of(FUSED.name, wide(515 * 8), shape(4))[0])
+    assert stub.launches[-1].classes["o_stride_token"] == "i32"
+    assert op.counts["fallbacks"] == 0
+
+
+def zeros(tokens: int) -> dict[str, torch.Tensor]:
+    o = torch.zeros(tokens, 8, 512, dtype=torch.bfloat16)
+    return {"o": o, "positions": torch.zeros(tokens, dtype=torch.int64), "cos_sin_cache": torch.zeros(8, 64)}
+
+
+def wide(stride: int) -> dict[str, torch.Tensor]:
+    inputs = zeros(4)
+    inputs["o"] = torch.zeros(5 * stride, dtype=torch.bfloat16).as_strided((4, 8, 512), (stride, 512, 1))
+    return inputs
+
+
+def test_sizes_past_32_bits_have_binaries_of_their_own(stub: StubDriver) -> None:
+    """With 64-bit strides general binaries differ as well."""
+    op = fused(Step(1, MARKED))
+    report = op.warmup(max_num_tokens=1, strides={"fp8_stride_group": 2**31}, **SIZES)
+    again = op.warmup(max_num_tokens=1, **SIZES)
+    assert tally(report) == tally(again) == [(MARKED, 1, False), (MARKED, 1, True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_num_tokens": 0, **SIZES}, "max_num_tokens is 0"),
+        ({"max_num_tokens": 8, "n_groups": 2}, "'num_heads' has no value"),
+        ({"max_num_tokens": 8, **SIZES, "heads": 3}, "'heads'"),
+        ({"max_num_tokens": 8, **SIZES, "num_tokens": 3}, "num_tokens is the dimension that changes"),
+        ({"max_num_tokens": 8, **SIZES, "strides": {"o_stride": 3}}, "did you mean 'o_stride_"),
+        ({"max_num_tokens": 8, **SIZES, "device": "cuda"}, "expected a device of type 'cpu'"),
+        ({"max_num_tokens": 8, "num_heads": 8, "n_groups": 3}, "not a multiple of n_groups=3"),
+    ],
+)
+def test_what_cannot_be_warmed_up_is_told(arguments: dict[str, object], message: str, stub: StubDriver) -> None:
+    with pytest.raises((UserError, UnknownNameError), match=message):
+        fused(Step(1, MARKED)).warmup(**arguments)  # type: ignore[arg-type]
+    assert stub.loads == 0
+
+
+def test_collections_go_on_after_it(stub: StubDriver) -> None:
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            fused(Step(1, MARKED)).warmup(max_num_tokens=1, **SIZES)
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()

@@ -1,0 +1,149 @@
+"""Which launcher serves a call: by its fixed dimensions a plan, in the plan by the size of the dynamic dimension."""
+
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuner.catalog import Kernel
+from tuner.errors import UserError
+from tuner.records import DimensionValue, Shape, Variant
+from tuner.runtime.binaries import Arguments
+from tuner.runtime.bundle import Bundle, Refused
+from tuner.runtime.launcher import InterpretedLauncher, Launcher, active_driver, interpreting, launcher
+from tuner.runtime.steps import Step
+
+# The size at which a plan looks at a kernel's arguments; any other would do.
+_EXAMPLE_SIZE = 16
+_log = logging.getLogger("tuner")
+Empty = Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor]
+
+
+Choose = Callable[[Shape], tuple[Step, ...]]
+
+
+class Plan:
+    """What serves every call with the same fixed dimensions on one device.
+
+    `empty(size, strides, dtype)` allocates an output there; the device must be the current one.
+    """
+
+    __slots__ = ("_firsts", "_launchers", "empty", "shape")
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        shape: Shape,
+        variants: tuple[Step, ...],
+        device: torch.device,
+        bundle: Bundle | None = None,
+    ) -> None:
+        self.shape = shape
+        self.empty = _empty(device)
+        made = {step.variant: _launcher(kernel, shape, step.variant, device, bundle) for step in variants}
+        self._launchers = [made[step.variant] for step in variants]
+        self._firsts = [step.first for step in variants[1:]]
+
+    def at(self, size: int) -> Callable[..., None]:
+        """The function that launches at a size of the dynamic dimension; see `Launcher.launch`."""
+        return self._launchers[bisect_right(self._firsts, size)].launch
+
+    def launcher(self, size: int) -> Launcher | InterpretedLauncher:
+        """The launcher at a size of the dynamic dimension."""
+        return self._launchers[bisect_right(self._firsts, size)]
+
+    @property
+    def launchers(self) -> tuple[Launcher | InterpretedLauncher, ...]:
+        """Each launcher once."""
+        return tuple(dict.fromkeys(self._launchers))
+
+
+class Plans(dict[Hashable, Plan]):
+    """The plans of one kernel, by whatever its host function takes as key: all that must be checked only once.
+
+    `bundle`: where binaries come from, or why they are all compiled; None where no bundle was named. For the fixed
+    dimensions that it has it also says which variants run, and `choose` for all others.
+    """
+
+    def __init__(self, kernel: Kernel, choose: Choose, bundle: Bundle | Refused | None = None) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self._choose = choose
+        self.bundle = bundle
+        if isinstance(bundle, Refused):
+            _tell(bundle)
+        self._by_dimensions: dict[tuple[Shape, torch.device], Plan] = {}
+
+    def add(self, key: Hashable, device: torch.device, dimensions: Mapping[str, DimensionValue]) -> Plan:
+        """Make the plan of a key; UserError for dimensions that the kernel does not take, or another device.
+
+        Two threads that come at once make one plan each, of which one is kept.
+        """
+        found = self.of(device, dimensions)
+        return self.setdefault(key, found)
+
+    def of(self, device: torch.device | None, dimensions: Mapping[str, DimensionValue]) -> Plan:
+        """The plan for fixed dimensions on a device, by default the current one."""
+        spec = self.kernel.spec
+        if len(spec.dynamic_dimensions) != 1:
+            raise UserError(f"{spec.name} cannot be called as an op: expected exactly one dynamic dimension.")
+        shape = spec.shape({**dimensions, spec.dynamic_dimensions[0]: _EXAMPLE_SIZE})
+        device = _whole(device)
+        where = (shape, device)
+        if where not in self._by_dimensions:
+            bundle = self._usable_bundle()
+            variants = bundle.steps_of(shape, spec.dynamic_dimensions[0]) if bundle else None
+            plan = Plan(self.kernel, shape, variants or self._choose(shape), device, bundle)
+            self._by_dimensions.setdefault(where, plan)
+        return self._by_dimensions[where]
+
+    def _usable_bundle(self) -> Bundle | None:
+        """The bundle, unless it is refused; only here its target is held against the GPU, as no driver ran before."""
+        if isinstance(self.bundle, Bundle) and not interpreting():
+            here = active_driver().get_current_target()
+            refused = self.bundle.refused_on(f"{here.backend}:{here.arch}")
+            if refused:
+                self.bundle = refused
+                _tell(refused)
+        return self.bundle if isinstance(self.bundle, Bundle) else None
+
+    def launchers(self) -> list[Launcher | InterpretedLauncher]:
+        """Every launcher of every plan."""
+        return [each for plan in self._by_dimensions.values() for each in plan.launchers]
+
+
+def _launcher(
+    kernel: Kernel, shape: Shape, variant: Variant, device: torch.device, bundle: Bundle | None
+) -> Launcher | InterpretedLauncher:
+    grid = kernel.host_function.grid(shape, variant.config)
+    return launcher(kernel, variant, Arguments.of(kernel, variant, shape), grid, _index(device), bundle)
+
+
+def _tell(refused: Refused) -> None:
+    _log.warning("%s Its binaries are compiled at warm-up.", refused)
+
+
+def _index(device: torch.device) -> int:
+    return -1 if device.index is None else device.index
+
+
+def _whole(device: torch.device | None) -> torch.device:
+    """A device with its number, by default the current one; UserError for one that Triton does not run on."""
+    here = torch.device("cpu") if interpreting() else active_driver().get_active_torch_device()
+    if device is None:
+        return here
+    if device.type != here.type:
+        raise UserError(f"The inputs are on {device}; expected a device of type {here.type!r}.")
+    return here if device.index is None else device
+
+
+def _empty(device: torch.device) -> Empty:
+    """What allocates on a device. For GPUs Inductor's own allocation, which skips argument parsing and dispatch."""
+    guards: Any = torch._C._dynamo.guards
+    if device.type == "cuda" and hasattr(guards, "_empty_strided_cuda"):
+        found: Empty = guards._empty_strided_cuda
+        return found
+    return lambda size, strides, dtype: torch.empty_strided(size, strides, dtype=dtype, device=device)

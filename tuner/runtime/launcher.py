@@ -1,0 +1,229 @@
+"""Launches one variant without Triton's JIT path: the binary is found by the call's specialization class.
+
+What Triton's launcher decides anew at each call - signature, options, class of every argument - is fixed here but for
+three questions: are the pointers and the unmarked integers multiples of 16, do all integers fit into 32 bits, and is a
+profiler's launch hook set. Any other answer takes a slower way to a right binary.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from triton import knobs
+from triton.runtime import driver
+
+from tuner.catalog import Kernel
+from tuner.compile.classes import Mark
+from tuner.compile.module import load_variant
+from tuner.errors import UserError
+from tuner.records import Variant
+from tuner.runtime.binaries import Arguments, Calls, Key
+from tuner.runtime.bundle import Bundle
+from tuner.runtime.prebuilt import compiled_kernel
+
+Grid = Callable[[int], tuple[int, int, int]]
+
+_compiling = threading.Lock()
+
+
+class Launcher:
+    """One variant with fixed constants on one device, safe to call from several threads.
+
+    `launch(size, *values)`: launch on the device's current stream; values in the order of `Arguments`, tensors first;
+    the device must be the current one. Binaries come from `bundle`, which must be for this source and target, where it
+    has them. `compiles`, `prebuilt` and `fallbacks` count what happened since the start: binaries compiled, binaries
+    from the bundle, and calls that ran on the general binary.
+    """
+
+    launch: Callable[..., None]
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        variant: Variant,
+        arguments: Arguments,
+        grid: Grid,
+        device: int,
+        bundle: Bundle | None = None,
+    ) -> None:
+        self.variant = variant
+        self.compiles = self.prebuilt = self.fallbacks = 0
+        self.calls = Calls(variant, arguments, driver.active.get_current_target().backend)
+        self._kernel = kernel
+        self._grid = grid
+        self._device = device
+        self._bundle = bundle
+        self._binaries: dict[Key, Any] = {}
+        self._counting = threading.Lock()
+        self.launch = self._launch_any
+
+    def has(self, key: Key) -> bool:
+        """Whether the binary of a key is loaded."""
+        return key in self._binaries
+
+    def load(self, key: Key, *values: Any) -> bool:
+        """Load the binary of a key to the device, given values that have it; whether it came from the bundle.
+
+        Otherwise it is compiled, or taken from Triton's cache.
+        """
+        held = self._bundle.binaries.get(self.calls.identity(key)) if self._bundle else None
+        with on_device(self._device):
+            found = compiled_kernel(held) if held else self._compiled(key, self.calls.split(values)[1])
+            found._init_handles()
+        with self._counting:
+            self.compiles += held is None
+            self.prebuilt += held is not None
+        if key == self.calls.usual_key and not self.calls.is_hip:
+            self.launch = self._fast(found)
+        self._binaries[key] = found
+        return held is not None
+
+    def _compiled(self, key: Key, numbers: Sequence[Any]) -> Any:
+        loaded = load_variant(self._kernel, self.calls.compiled_variant(key))
+        arguments = self.calls.compile_arguments(key, numbers)
+        return loaded.function.warmup(**arguments, grid=(1,), **loaded.options)
+
+    def _fast(self, compiled: Any) -> Callable[..., None]:
+        """A function that launches `compiled` if a call has the usual key and no hook is set, written for this kernel.
+
+        Bitwise or keeps every bit that is set anywhere: a sum of 16s has none of the lowest four, 32-bit numbers none
+        above bit 30. The sign of a negative number reaches there too, which then takes the slower way.
+        """
+        arguments = self.calls.arguments
+        tensors, numbers = arguments.tensors, arguments.numbers
+        whole = [name for name in numbers if name not in arguments.floats]
+        marks = dict(zip(numbers, self.calls.marks, strict=True))
+        aligned = [f"{name}_at" for name in tensors] + [name for name in whole if marks[name] is Mark.NONE]
+        ones = "".join(f" or {name} == 1" for name in whole if marks[name] is Mark.ALIGNMENT)
+        passed = [f"{name}_at" if name in tensors else name for name in compiled.src.fn.arg_names]
+        names = ", ".join(arguments.names)
+        source = "\n".join(
+            [
+                f"def launch(size, {names}):",
+                *(f"    {name}_at = {name}.data_ptr()" for name in tensors),
+                f"    if ({' | '.join(aligned)}) & 15 or ({' | '.join([*whole, '0'])}) >> 31{ones} or hooked():",
+                f"        return general(size, {names})",
+                "    x, y, z = grid(size)",
+                f"    run(x, y, z, stream(device), function, packed, None, None, None, {', '.join(passed)})",
+            ]
+        )
+        scope = {
+            **arguments.constants,
+            "general": self._launch_any,
+            "hooked": _hooked,
+            "grid": self._grid,
+            "run": compiled.run,
+            "stream": driver.active.get_current_stream,
+            "device": self._device,
+            "function": compiled.function,
+            "packed": compiled.packed_metadata,
+        }
+        exec(compile(source, f"<launch of {self.variant.kernel}>", "exec"), scope)
+        launch: Callable[..., None] = scope["launch"]
+        return launch
+
+    def _launch_any(self, size: int, *values: Any) -> None:
+        """The way of every call that is not the usual one."""
+        binary = self._find(values)
+        grid = self._grid(size)
+        tensors, numbers = self.calls.split(values)
+        arguments = self.calls.arguments
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        named = {**arguments.constants, **dict(zip(arguments.names, (*addresses, *numbers), strict=True))}
+        passed = [named[name] for name in binary.src.fn.arg_names]
+        stream = driver.active.get_current_stream(self._device)
+        enter, leave, metadata = None, None, None
+        if _hooked():
+            enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+            metadata = binary.launch_metadata(grid, stream, *passed)
+        binary.run(*grid, stream, binary.function, binary.packed_metadata, metadata, enter, leave, *passed)
+
+    def _find(self, values: Sequence[Any]) -> Any:
+        """The exact binary of a call, else the general one, else one that is loaded now."""
+        key = self.calls.key(*values)
+        found = self._binaries.get(key)
+        if found is not None:
+            return found
+        if key.general in self._binaries:
+            with self._counting:
+                self.fallbacks += 1
+            return self._binaries[key.general]
+        if _capturing():
+            raise UserError(
+                f"{self.variant.kernel} has no binary for this call, and none can be loaded during a graph capture.",
+                hint="Call op.warmup(max_num_tokens=...) before the capture.",
+            )
+        wanted = key if key.aligned else key.general
+        with _compiling:  # of several calls that need the same binary, one loads it
+            if wanted not in self._binaries:
+                self.load(wanted, *values)
+        return self._binaries[wanted]
+
+
+class InterpretedLauncher:
+    """One variant with fixed constants in Triton's interpreter (`TRITON_INTERPRET=1`)."""
+
+    compiles = prebuilt = fallbacks = 0
+
+    def __init__(self, kernel: Kernel, variant: Variant, arguments: Arguments, grid: Grid) -> None:
+        self.variant = variant
+        self._loaded = load_variant(kernel, variant)
+        self._arguments = arguments
+        self._grid = grid
+
+    def launch(self, size: int, *values: Any) -> None:
+        """Run the kernel; values in the order of `Arguments`."""
+        arguments = {**self._arguments.constants, **dict(zip(self._arguments.names, values, strict=True))}
+        self._loaded.function[self._grid(size)](**arguments, **self._loaded.options)
+
+
+def launcher(
+    kernel: Kernel, variant: Variant, arguments: Arguments, grid: Grid, device: int, bundle: Bundle | None
+) -> Launcher | InterpretedLauncher:
+    """What launches a variant here."""
+    if interpreting():
+        return InterpretedLauncher(kernel, variant, arguments, grid)
+    return Launcher(kernel, variant, arguments, grid, device, bundle)
+
+
+def interpreting() -> bool:
+    """Whether kernels run in Triton's interpreter."""
+    return bool(knobs.runtime.interpret)
+
+
+def active_driver() -> Any:
+    """Triton's driver of the GPU here; UserError without one."""
+    try:
+        return driver.active
+    except RuntimeError as error:
+        raise UserError(
+            f"Triton finds no GPU to run on: {error}", hint="Without one, set TRITON_INTERPRET=1."
+        ) from error
+
+
+class on_device:  # noqa: N801 - used as a statement
+    """Makes a device the current one for a while."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        self._before = driver.active.get_current_device()
+        if self._before != self._device:
+            driver.active.set_current_device(self._device)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before != self._device:
+            driver.active.set_current_device(self._before)
+
+
+def _hooked() -> bool:
+    """Whether somebody wants to hear of launches; Triton holds functions or chains of them."""
+    runtime = knobs.runtime
+    enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
