@@ -16,7 +16,10 @@ from tuner.records import DEFAULT_TARGET, Shape
 from tuner.runtime import WinnerTable, read_table
 from tuner.store import Store
 
-COMMANDS = ("run", "show", "lookup", "export-config", "emit", "kernels", "doctor")
+COMMANDS = (
+    *("run", "show", "lookup", "export-config", "import", "emit", "kernels", "specialize", "replay", "prebuild"),
+    *("workload", "doctor"),
+)
 EMIT = ("emit", EXAMPLE, "--set", "BLOCK_ROWS=4", "--set", "num_warps=2", "--do-not-specialize", "num_rows")
 
 

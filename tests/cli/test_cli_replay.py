@@ -171,3 +171,17 @@ def test_help_says_what_is_played(tuner: Tuner) -> None:
     text = " ".join(tuner("replay", "--help").out.split())
     assert "in a new process with an empty Triton cache" in text
     assert " replay " in tuner("--help").out
+
+
+@pytest.mark.triton
+def test_a_bundle_is_played_as_an_arm_without_a_compile(
+    tuner: Tuner, refused: Callable[..., str], here: Callable[[Play], None], tmp_path: Path
+) -> None:
+    shapes = ("--shapes", "hidden_size=2048")
+    tuner("prebuild", "rms_norm", *shapes, "--max-num-tokens", "20", "-o", tmp_path)
+    words = (*WORDS, *shapes, "--bundle", tmp_path, "--json")
+    arms = {arm["arm"]: arm for arm in json.loads(tuner(*words).out)["arms"]}
+    assert arms["none"]["compiles"] > 0
+    assert (arms["ours, prebuilt"]["compiles"], arms["ours, prebuilt"]["stall_ms"]) == (0, 0)
+    assert "it is for cuda:90, here is cuda:80" in refused(*words, "--target", "cuda:80")
+    assert "is refused (missing)" in refused(*WORDS, *shapes, "--bundle", tmp_path / "none")

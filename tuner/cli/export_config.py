@@ -17,7 +17,7 @@ from tuner.records.portfolio import REGRET_BOUND
 def export_config(
     kernel: KernelArgument,
     form: Annotated[
-        Format, typer.Option("--format", help="json and yaml: the winner table; vllm: config files.")
+        Format, typer.Option("--format", help="json and yaml: the winner table; vllm: config files; python: a module.")
     ] = Format.JSON,
     output: Annotated[
         Path | None,
@@ -32,6 +32,7 @@ def export_config(
     json and yaml also hold the portfolio: the fewest variants within `--bound` of the winners, and from which size to
     which each runs. `tuner.lookup` then answers with these (see `tuner show --portfolio`). `--format vllm` follows
     vLLM's tuned-config files: one file per fixed dimensions and device, keyed by num_tokens, each with its own winner.
+    `--format python` writes one module that stands alone: kernels, variants and the op; it needs torch and triton only.
 
     Examples:
 

@@ -7,7 +7,20 @@ import sys
 import typer
 from rich.console import Console
 
-from tuner.cli import doctor, emit, export_config, kernels, lookup, replay, run, show, specialize, workload
+from tuner.cli import (
+    doctor,
+    emit,
+    export_config,
+    import_config,
+    kernels,
+    lookup,
+    prebuild,
+    replay,
+    run,
+    show,
+    specialize,
+    workload,
+)
 from tuner.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -29,8 +42,10 @@ app.command("run")(run.run)
 app.command("show")(show.show)
 app.command("lookup")(lookup.lookup)
 app.command("export-config")(export_config.export_config)
+app.command("import")(import_config.import_config)
 app.command("emit")(emit.emit)
 app.command("kernels")(kernels.kernels)
+app.command("prebuild")(prebuild.prebuild)
 app.command("replay")(replay.replay)
 app.command("specialize")(specialize.specialize)
 app.add_typer(workload.app, name="workload")

@@ -1,5 +1,6 @@
 """`tuner replay`: what a kernel's compiles cost the requests of a workload."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,6 +45,10 @@ def replay(
             f"Default: launch on this machine's GPU; {DEFAULT_TARGET} where there is none.",
         ),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="DIR", help="Also play what `tuner prebuild` wrote there, without a compile."),
+    ] = None,
     db: DatabaseOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes the inputs.")] = 0,
     as_json: JsonOption = False,
@@ -52,7 +57,8 @@ def replay(
 
     Each arm is played in a new process with an empty Triton cache: the baseline without a specialization set, the
     baseline as it ships, and what `tuner.lookup` answers, the latter also with one variant for all sizes, and with a
-    warm-up that launches each compile key once. Shown are the compiles and what caused them, how long launch calls
+    warm-up that launches each compile key once; and, with --bundle, as a server runs it that loads its binaries from
+    there. Shown are the compiles and what caused them, how long launch calls
     took, kernel time, and the times to first token that the simulated server would have given.
 
     Without a GPU, compiles and their seconds are real and kernel times are estimates.
@@ -80,7 +86,7 @@ def replay(
     if not shapes:
         given[0].pop(loaded.dimension, None)
     baseline = space.baseline or found.spec.baseline_variant
-    _play(Replay(found, loaded, steps, given[0], baseline, _environment(target), db, seed), as_json)
+    _play(Replay(found, loaded, steps, given[0], baseline, _environment(target), db, seed), bundle, as_json)
 
 
 def _environment(target: str | None) -> Environment:
@@ -93,13 +99,20 @@ def _environment(target: str | None) -> Environment:
     return estimated_environment(Target.parse(target) if target else DEFAULT_TARGET)
 
 
-def _play(request: "Replay", as_json: bool) -> None:
-    from tuner.replay import make_arms, play_arm
+def _play(request: "Replay", bundle: Path | None, as_json: bool) -> None:
+    from tuner.replay import make_arms, play_arm, prebuilt_arm
+    from tuner.replay.player import open_bundle
     from tuner.report import replay_lines, replay_report, replay_tables
 
     console = terminal(stderr=as_json)
     answers = request.answers()
     arms = make_arms(request.shapes, request.baseline, answers)
+    if bundle is not None:
+        held = open_bundle(request.kernel, bundle)
+        refused = held.refused_on(str(request.environment.target))
+        if refused:
+            raise UserError(str(refused))
+        arms += (prebuilt_arm(request.shapes, request.workload.dimension, answers, held),)
     results = []
     with console.status("") as status:
         for number, arm in enumerate(arms, start=1):

@@ -17,9 +17,21 @@ class Format(StrEnum):
     JSON = "json"
     YAML = "yaml"
     VLLM = "vllm"
+    PYTHON = "python"
 
 
-_EXPORTERS: dict[Format, Exporter] = {Format.JSON: export_json, Format.YAML: export_yaml, Format.VLLM: export_vllm}
+def _export_python(table: WinnerTable) -> list[ExportedFile]:
+    from tuner.export.python_export import export_python
+
+    return export_python(table)
+
+
+_EXPORTERS: dict[Format, Exporter] = {
+    Format.JSON: export_json,
+    Format.YAML: export_yaml,
+    Format.VLLM: export_vllm,
+    Format.PYTHON: _export_python,
+}
 
 
 def export(table: WinnerTable, chosen: Format) -> list[ExportedFile]:

@@ -1,0 +1,48 @@
+"""`tuner import`: a winner table back into a store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from tuner.catalog import kernel_names, load_kernel
+from tuner.cli.options import DatabaseOption, database, terminal
+from tuner.errors import TableError
+from tuner.runtime import WinnerTable, read_table
+
+
+def import_config(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A winner table, JSON or YAML.")],
+    db: DatabaseOption = None,
+) -> None:
+    """Read the winners of a table that `tuner export-config` wrote into a store.
+
+    Each replaces the one that the store has for the same kernel, source, environment and shape. What was measured on
+    the way to them is in no table: an export from the store then makes its portfolio of these winners alone.
+
+    Example:
+
+        tuner import winners.json
+    """
+    from tuner.store import Store
+
+    table = _read(file)
+    with Store.open(database(db)) as store:
+        store.save_winners(table.rows)
+    console = terminal()
+    console.print(f"{len(table.rows)} winners of {table.kernel}, {table.environment.label}", markup=False)
+    digests = {load_kernel(name).source_digest for name in kernel_names() if name == table.kernel}
+    if digests and table.source_digest not in digests:
+        console.print(f"They are of source {table.source_digest}, not of the one here: no lookup will use them.")
+
+
+def _read(path: Path) -> WinnerTable:
+    if path.suffix not in (".yaml", ".yml"):
+        return read_table(path)
+    try:
+        return WinnerTable.from_json(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise TableError(f"{path} cannot be read: {error}.") from error
+    except TableError as error:
+        raise TableError(f"{path}: {error.message}", hint=error.hint) from error

@@ -1,0 +1,1 @@
+"""Ties to serving engines; each uses the public face of tuner alone."""
