@@ -1,25 +1,29 @@
 """The arms of a replay: which variant runs at each shape, and whether it is warmed up first."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tuner.records import Shape, SpecializationSet, Variant
 from tuner.runtime import Lookup
+from tuner.runtime.bundle import Bundle
 
-NONE, BASELINE, OURS, ONE_VARIANT = "none", "baseline", "ours", "ours, one variant"
+NONE, BASELINE, OURS, ONE_VARIANT, PREBUILT = "none", "baseline", "ours", "ours, one variant", "ours, prebuilt"
 
 
 @dataclass(frozen=True)
 class Arm:
     """One way to serve the steps: the variant of each shape, in the order in which the steps reach them.
 
-    `warm_up`: each compile key is launched once before the steps begin.
+    `warm_up`: each compile key is launched once before the steps begin. `bundles`: the folder of the bundle that
+    binaries are loaded from, through the op's launcher instead of Triton's JIT path.
     """
 
     name: str
     variants: Mapping[Shape, Variant]
     warm_up: bool = False
+    bundles: Path | None = None
 
     @property
     def distinct(self) -> tuple[Variant, ...]:
@@ -46,20 +50,24 @@ def make_arms(steps: Sequence[Shape], baseline: Variant, answers: Mapping[Shape,
         ours = Arm(OURS, {shape: answers[shape].variant for shape in shapes})
         found += [ours, ours.warmed_up]
         if len(ours.distinct) > 1:
-            one = Arm(ONE_VARIANT, dict.fromkeys(shapes, busiest_variant(steps, answers)))
+            one = Arm(ONE_VARIANT, dict.fromkeys(shapes, most_used_variant(steps, answers)))
             found += [one, one.warmed_up]
     return tuple(found)
 
 
-def busiest_variant(steps: Sequence[Shape], answers: Mapping[Shape, Lookup]) -> Variant:
-    """The variant that would run longest over the steps, at the time that the winner behind each answer has.
+def prebuilt_arm(steps: Sequence[Shape], dynamic: str, answers: Mapping[Shape, Lookup], bundle: Bundle) -> Arm:
+    """What a server with a bundle runs: the bundle's variants, at other dimensions than its own the answers.
 
-    ValueError where no answer is a winner.
+    Every binary is loaded before the steps begin.
     """
-    busy_us: defaultdict[Variant, float] = defaultdict(float)
-    for shape in steps:
-        if winner := answers[shape].winner:
-            busy_us[answers[shape].variant] += winner.timing.median_us
-    if not busy_us:
+    shapes = dict.fromkeys(steps)
+    variants = {shape: bundle.variant_at(shape, dynamic) or answers[shape].variant for shape in shapes}
+    return Arm(PREBUILT, variants, warm_up=True, bundles=bundle.folder.parent)
+
+
+def most_used_variant(steps: Sequence[Shape], answers: Mapping[Shape, Lookup]) -> Variant:
+    """The variant of a winner that most steps run, the first of them on a tie; ValueError where no answer is one."""
+    used = Counter(answers[shape].variant for shape in steps if answers[shape].winner)
+    if not used:
         raise ValueError("no answer is a winner")
-    return max(busy_us, key=lambda variant: busy_us[variant])
+    return used.most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""On a GPU: every step is launched through Triton's own JIT path."""
+"""On a GPU: every step is launched through Triton's own JIT path, or with a bundle as the op launches it."""
 
 import time
 from collections import OrderedDict
@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from triton.runtime import driver
 
-from tuner.catalog import Kernel, Tensors
+from tuner.catalog import Kernel, Launch, Tensors
 from tuner.compile.module import load_variant
 from tuner.measure.benchmark import prepare, probe, sample, warm_up
 from tuner.records import Shape, Variant
 from tuner.replay.player import Player
+from tuner.runtime.binaries import Arguments
+from tuner.runtime.bundle import Bundle
+from tuner.runtime.launcher import Launcher
 
 # Inputs are kept for the steps that come back to a shape, in at most this part of the memory that is free at first.
 _KEPT_PART = 0.25
@@ -41,11 +44,14 @@ class ReadyLaunches:
 class DevicePlayer(Player):
     """Launches one step after the other, each with the device idle before and after."""
 
-    def __init__(self, kernel: Kernel, variants: Mapping[Shape, Variant], seed: int) -> None:
+    def __init__(
+        self, kernel: Kernel, variants: Mapping[Shape, Variant], seed: int, bundle: Bundle | None = None
+    ) -> None:
         self._kernel = kernel
         self._variants = variants
         self._seed = seed
-        self._warm = False
+        self._bundle = bundle
+        self._launchers: dict[Variant, Launcher] = {}
         driver.active.get_current_device()  # builds what Triton itself needs of the driver: no kernel's stall
         free_bytes, _ = torch.cuda.mem_get_info()
         self._launches = ReadyLaunches(self._ready, int(_KEPT_PART * free_bytes))
@@ -61,16 +67,36 @@ class DevicePlayer(Player):
 
     def kernel_us(self, shape: Shape) -> float:
         launches = [self._launches.get(shape)]
-        if not self._warm:
-            warm_up([probe(launches)])
-            self._warm = True
+        warm_up([probe(launches)])  # making the inputs has let the clocks fall
         return float(np.median(sample([prepare(launches)], _ROUNDS).times_us[0]))
 
     def _ready(self, shape: Shape) -> tuple[Callable[[], None], int]:
         spec, variant = self._kernel.spec, self._variants[shape]
         inputs, outputs = spec.make_inputs(shape, "cuda", self._seed), spec.make_outputs(shape, "cuda")
         launch = spec.launch(inputs, outputs, shape, variant.config)
-        return partial(load_variant(self._kernel, variant).run, launch), _size_bytes(inputs) + _size_bytes(outputs)
+        run = (
+            partial(load_variant(self._kernel, variant).run, launch)
+            if self._bundle is None
+            else self._as_op(launch, shape)
+        )
+        return run, _size_bytes(inputs) + _size_bytes(outputs)
+
+    def _as_op(self, launch: Launch, shape: Shape) -> Callable[[], None]:
+        """The launch as the op makes it; binaries that the bundle does not hold are compiled."""
+        if 0 in launch.grid:
+            return _nothing
+        kernel, variant = self._kernel, self._variants[shape]
+        if variant not in self._launchers:
+            grid = kernel.host_function.grid(shape, variant.config)
+            arguments, device = Arguments.of(kernel, variant, shape), driver.active.get_current_device()
+            self._launchers[variant] = Launcher(kernel, variant, arguments, grid, device, self._bundle)
+        (dynamic,) = kernel.spec.dynamic_dimensions
+        values = [launch.arguments[name] for name in kernel.host_function.arguments]
+        return lambda: self._launchers[variant].launch(shape.size(dynamic), *values)
+
+
+def _nothing() -> None:
+    """No launch: there are no programs."""
 
 
 def _size_bytes(tensors: Tensors) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import triton
 from triton import knobs
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
@@ -17,6 +18,7 @@ from tuner.catalog import Kernel, load_folder
 from tuner.errors import UserError
 from tuner.processes import Failure
 from tuner.records import Shape, Status, Target, Variant
+from tuner.runtime.bundle import Bundle, Refused, read_bundle
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ArmJob:
     """What to play: the shape of each step, and the variant of each shape.
 
     `warm_up` are shapes that are launched before the steps begin. `target` None launches on this machine's GPU; a
-    target compiles for it, and estimates. `seed` fixes the inputs.
+    target compiles for it, and estimates. `seed` fixes the inputs. `bundles` is the folder of a bundle to load from.
     """
 
     folder: Path
@@ -33,6 +35,7 @@ class ArmJob:
     warm_up: tuple[Shape, ...]
     target: Target | None
     seed: int
+    bundles: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,22 @@ def play(job: ArmJob) -> Played | Failure:
 
 
 def _player(job: ArmJob, kernel: Kernel) -> Player:
+    bundle = open_bundle(kernel, job.bundles) if job.bundles else None
     if job.target is not None:
         from tuner.replay.static_player import StaticPlayer
 
-        return StaticPlayer(kernel, job.variants, job.target)
+        return StaticPlayer(kernel, job.variants, job.target, bundle)
     from tuner.replay.device_player import DevicePlayer
 
-    return DevicePlayer(kernel, job.variants, job.seed)
+    return DevicePlayer(kernel, job.variants, job.seed, bundle)
+
+
+def open_bundle(kernel: Kernel, folder: Path) -> Bundle:
+    """The bundle of a kernel; UserError for one that a server would refuse."""
+    found = read_bundle(folder, kernel.name, kernel.source_digest, triton.__version__)
+    if isinstance(found, Refused):
+        raise UserError(str(found))
+    return found
 
 
 def _play(job: ArmJob, player: Player) -> Played:

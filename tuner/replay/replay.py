@@ -71,7 +71,7 @@ def play_arm(replay: Replay, arm: Arm) -> ArmReplay:
     shapes, causes = replay.shapes, _causes(replay, arm)
     warm_up = tuple(causes) if arm.warm_up else ()
     target = None if replay.environment.evidence is Evidence.MEASURED else replay.environment.target
-    job = ArmJob(replay.kernel.folder, shapes, arm.variants, warm_up, target, replay.seed)
+    job = ArmJob(replay.kernel.folder, shapes, arm.variants, warm_up, target, replay.seed, arm.bundles)
     with (
         tempfile.TemporaryDirectory(prefix="tuner-replay-") as cache,
         WorkerPool(1, {"TRITON_CACHE_DIR": cache}) as pool,
