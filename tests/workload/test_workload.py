@@ -75,10 +75,12 @@ def test_nearest_weights_follow_the_rule_of_lookup(tuned: set[int], size: int) -
     rows = [replace(row, shape=Shape({**row.shape, "num_tokens": each})) for each in tuned]
     where = table.environment
     wanted = Shape({**row.shape, "num_tokens": size})
-    found = find([replace(table, rows=tuple(rows))], wanted, ("num_tokens",), where.device, where.target)
+    found = find(
+        [replace(table, rows=tuple(rows), portfolio=None)], wanted, ("num_tokens",), where.device, where.target
+    )
     expected = dict.fromkeys(sorted(tuned), 0.0)
     if found:
-        expected[found[0].shape.size("num_tokens")] = 1.0
+        expected[found.winner.shape.size("num_tokens")] = 1.0
     assert built(sized(size), Settings(1000, 1)).nearest_weights(tuned) == expected
 
 

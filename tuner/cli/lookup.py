@@ -60,5 +60,6 @@ def lookup(
     if answer.winner:
         winner = answer.winner
         unit = f"us {answer.evidence}, baseline {time_text(winner.baseline_timing)} us"
-        console.print(f"evidence    {time_text(winner.timing)} {unit}")
+        whose = "" if answer.variant == winner.variant else "of the winner at the tuned shape: "
+        console.print(f"evidence    {whose}{time_text(winner.timing)} {unit}")
         console.print(f"speedup     {speedup_text(winner)}; {winner.reason}", markup=False)

@@ -9,11 +9,9 @@ from itertools import accumulate
 from pathlib import Path
 
 from tuner.errors import UserError
+from tuner.records.portfolio import REACH
 from tuner.workload.requests import Request
 from tuner.workload.scheduler import ASSUMPTIONS, Settings, Step, schedule
-
-# A tuned size stands for others up to this factor beyond the first and the last, as in `tuner.lookup`.
-_REACH = 2.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Workload:
             raise ValueError("expected tuned sizes of at least 1")
         counts = dict.fromkeys(sizes, 0)
         for size, count in self.histogram.items():
-            if size <= sizes[-1] * _REACH and size * _REACH >= sizes[0]:
+            if size <= sizes[-1] * REACH and size * REACH >= sizes[0]:
                 counts[min(sizes, key=lambda each: max(each, size) / min(each, size))] += count
         return {size: count / len(self.steps) for size, count in counts.items()}
 
