@@ -4,10 +4,11 @@ import sys
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner import settings
-from tuner.catalog import Kernel, content_root, load_kernel
+from tuner.catalog import Kernel, content_root, load_folder, load_kernel
 from tuner.errors import TableError, UserError
 from tuner.measure.installed import installed_environment
 from tuner.records import (
@@ -24,6 +25,7 @@ from tuner.records import (
 )
 from tuner.records.portfolio import REGRET_BOUND
 from tuner.runtime import Found, Lookup, Origin, WinnerTable, find, read_table
+from tuner.runtime.table import check_table
 
 if TYPE_CHECKING:
     from tuner.compile.classes import ClassTable
@@ -131,11 +133,13 @@ def winner_tables(kernel: Kernel, url: str | None = None) -> tuple[WinnerTable, 
     Tables of the versions here come first; among these, and among the others, stored ones before published ones.
     `url` names a store to use instead of the default one.
     """
-    return _read_tables(kernel.name, kernel.source_digest, url)
+    return _read_tables(kernel.folder, kernel.source_digest, url)
 
 
 @lru_cache(maxsize=256)
-def _read_tables(kernel: str, source_digest: str, url: str | None) -> tuple[WinnerTable, ...]:
+def _read_tables(folder: Path, source_digest: str, url: str | None) -> tuple[WinnerTable, ...]:
+    found = load_folder(folder)
+    kernel = found.name
     path = settings.table_path() if url is None else None
     url = url or settings.database_url()
     tables = [read_table(path)] if path else [*_stored_tables(kernel, url), *_published_tables(kernel)]
@@ -146,6 +150,9 @@ def _read_tables(kernel: str, source_digest: str, url: str | None) -> tuple[Winn
             hint="Export the table again from this version, or unset TUNER_TABLE.",
         )
     usable = [each for each in ours if each.source_digest == source_digest]
+    if path:
+        for each in usable:
+            check_table(each, found, path)
     return tuple(sorted(usable, key=lambda each: bool(_differences(each.environment))))
 
 

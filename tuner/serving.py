@@ -1,6 +1,8 @@
 """Kernels as ops for serving engines: joins the op with the winner tables that `tuner.lookup` reads."""
 
-from functools import lru_cache
+import threading
+from collections.abc import Callable, Iterable
+from functools import lru_cache, update_wrapper
 from pathlib import Path
 
 import triton
@@ -14,9 +16,31 @@ from tuner.runtime import WinnerTable, find
 from tuner.runtime.bundle import read_bundle
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step, steps
+from tuner.runtime.table import Group
 
 
-@lru_cache(maxsize=64)
+class _OnePerProcess:
+    """Keeps the op of each kernel and folder of bundles, however they are named."""
+
+    __wrapped__: Callable[..., Op]
+
+    def __init__(self, load: Callable[[str, Path | None], Op]) -> None:
+        self._kept = lru_cache(maxsize=64)(load)
+        self._loading = threading.Lock()
+        self.cache_clear = self._kept.cache_clear
+        update_wrapper(self, load)
+
+    def __call__(self, name: str, bundle: str | Path | None = None) -> Op:
+        folder = _folder(bundle)
+        with self._loading:
+            return self._kept(name, folder.absolute() if folder else None)
+
+
+def _folder(bundle: str | Path | None) -> Path | None:
+    return Path(bundle) if bundle is not None else settings.bundle_path()
+
+
+@_OnePerProcess
 def load_op(name: str, bundle: str | Path | None = None) -> Op:
     """The op of a kernel, with the variants that `tuner.lookup` answers; one per process.
 
@@ -32,7 +56,7 @@ def load_op(name: str, bundle: str | Path | None = None) -> Op:
     def choose(shape: Shape) -> tuple[Step, ...]:
         return chosen(kernel, winner_tables(kernel), shape, *this_device())
 
-    folder = Path(bundle) if bundle is not None else settings.bundle_path()
+    folder = _folder(bundle)
     held = read_bundle(folder, kernel.name, kernel.source_digest, triton.__version__) if folder else None
     return Op(kernel, choose, held)
 
@@ -47,17 +71,17 @@ def chosen(
         found = find(tables, Shape({**shape, dynamic: size}), (dynamic,), device, target)
         return found.variant if found else kernel.spec.baseline_variant
 
-    return steps(variant_at, _turning_points(tables, dynamic))
+    return steps(variant_at, _turning_points([table.group(shape, (dynamic,)) for table in tables], dynamic))
 
 
-def _turning_points(tables: tuple[WinnerTable, ...], dynamic: str) -> set[int]:
+def _turning_points(groups: Iterable[Group], dynamic: str) -> set[int]:
     """Sizes between whose neighbours an answer changes once at most: tuned ones, their reach, ends of buckets."""
     points: set[int] = set()
-    for table in tables:
-        sizes = [row.shape.size(dynamic) for row in table.rows]
+    for group in groups:
+        sizes = [row.shape.size(dynamic) for row in group.rows]
         for size in sizes:
             reach = int(size * REACH)
             points |= {size - 1, size, size + 1, reach, reach + 1, int(size / REACH), int(size / REACH) + 1}
-        for bucket in table.portfolio.buckets if table.portfolio else ():
+        for bucket in group.buckets:
             points |= {bucket.first, *([bucket.last + 1] if bucket.last is not None else [])}
     return points

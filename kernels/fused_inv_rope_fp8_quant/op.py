@@ -70,7 +70,8 @@ def call(
         _check_types(o, positions, cos_sin_cache)
         _check_sizes(key)
         plan = plans.add(key, o.device, _dimensions(key))
-    if stride_element != 1 or cache_step != 1 or positions.numel() != tokens or not positions.is_contiguous():
+    in_one_piece = positions.dim() == 1 and positions.numel() == tokens and positions.is_contiguous()
+    if stride_element != 1 or cache_step != 1 or not in_one_piece:
         positions = _mended(o, positions, cos_sin_cache)
 
     width = heads_per_group * head_dim

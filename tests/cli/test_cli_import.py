@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_examples import BUNDLED, Tuner
@@ -70,6 +71,38 @@ def test_what_is_no_table_is_refused_and_nothing_is_stored(
     if text is not None:
         (tmp_path / name).write_text(text)
     assert told in refused("import", tmp_path / name, "--db", f"sqlite:///{tmp_path / 'new.db'}")
+    assert not (tmp_path / "new.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        ({"shape": {"num_heads": 8, "n_groups": 4}}, "row 1 (num_heads=8,n_groups=4) is not of"),
+        ({"implementation": "nope"}, "Unknown implementation 'nope'"),
+    ],
+)
+def test_a_row_that_is_not_of_the_kernel_is_refused_and_nothing_is_stored(
+    edit: dict[str, Any], told: str, tuner: Tuner, refused: Callable[..., str], tuned: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "winners.json"
+    tuner("export-config", BUNDLED, "--db", tuned, "-o", table)
+    data = json.loads(table.read_text())
+    data["portfolio"] = None
+    data["rows"][1].update(edit)
+    table.write_text(json.dumps(data))
+    assert told in refused("import", table, "--db", f"sqlite:///{tmp_path / 'new.db'}")
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_kernel_that_cannot_be_loaded_is_told_before_anything_is_stored(
+    tuner: Tuner, refused: Callable[..., str], tuned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, folder = tmp_path / "winners.json", tmp_path / "kernels" / BUNDLED
+    tuner("export-config", BUNDLED, "--db", tuned, "-o", table)
+    folder.mkdir(parents=True)
+    (folder / "spec.py").write_text("1 / 0\n")
+    monkeypatch.setenv("TUNER_KERNEL_PATH", str(folder.parent))
+    assert "ZeroDivisionError" in refused("import", table, "--db", f"sqlite:///{tmp_path / 'new.db'}")
     assert not (tmp_path / "new.db").exists()
 
 

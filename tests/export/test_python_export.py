@@ -1,5 +1,6 @@
 """`--format python`: a file that stands alone and computes and launches what the op does."""
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tuner.errors import UserError
 from tuner.export import Format, export
 from tuner.export.python_code import Call, Name, code
 from tuner.processes import WorkerPool, result
-from tuner.records import Shape, Speedup, Timing, Winner
+from tuner.records import Evidence, Shape, Speedup, Timing, Winner
 from tuner.runtime import WinnerTable
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step
@@ -160,6 +161,15 @@ def test_only_the_files_that_run_are_in_it() -> None:
     assert text == text_of(replace(TABLE, rows=tuple(replace(row, variant=PLAIN) for row in TABLE.rows)))
 
 
+def test_a_device_of_any_name_is_but_a_text() -> None:
+    device = '"""\nraise SystemExit\n"""\\ \x00\ud800'
+    where = replace(ENVIRONMENT, device=device, evidence=Evidence.MEASURED)
+    rows = tuple(replace(row, environment=where) for row in TABLE.rows)
+    module = ast.parse(text_of(replace(TABLE, environment=where, rows=rows)))
+    assert device in (ast.get_docstring(module, clean=False) or "")
+    assert isinstance(module.body[1], ast.Import | ast.ImportFrom)
+
+
 def test_another_source_is_refused() -> None:
     with pytest.raises(UserError, match="The table is for source 0000000000000000"):
         export(replace(TABLE, source_digest="0" * 16), Format.PYTHON)
@@ -176,6 +186,8 @@ def test_another_source_is_refused() -> None:
         ),
         ("op.py", ("def _check(", "def rms_norm_per_row_kernel():\n    pass\n\n\ndef _check("), "more than once"),
         ("baseline.py", ("import triton\n", "import triton\nfrom .reference import reference\n"), "relative import"),
+        ("baseline.py", ("import triton\n", "import triton\nfrom tuner.errors import UserError\n"), "one of tuner"),
+        ("baseline.py", ("import triton\n", "import triton\nimport tuner.errors\n"), "one of tuner"),
     ],
 )
 def test_what_cannot_stand_alone_is_told(

@@ -12,7 +12,7 @@ import torch
 from stub_driver import stub_driver
 
 import tuner
-from tuner import serving
+from tuner import api, serving
 from tuner.integrations import vllm as plugin
 
 pytestmark = pytest.mark.triton
@@ -40,7 +40,9 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TUNER_DB", f"sqlite:///{tmp_path / 'none.db'}")
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     serving.load_op.cache_clear()  # an op keeps the driver of its first call
+    api._read_tables.cache_clear()
     yield
+    api._read_tables.cache_clear()
     serving.load_op.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "vllm"]:
         del sys.modules[name]
@@ -144,6 +146,43 @@ def test_an_op_that_cannot_be_loaded_keeps_no_server_from_starting(
     plugin.register()
     assert isinstance(getattr(importlib.import_module(f"{dotted}.{NAME}"), NAME), types.FunctionType)
     assert "is not replaced: RuntimeError: no such op." in caplog.text
+
+
+def test_winners_that_cannot_be_read_leave_the_op(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told when the model is loaded; the tuned op itself would tell at its first step."""
+    dotted = stand_in(tmp_path, PACKAGES[0], monkeypatch)
+    monkeypatch.setenv("TUNER_TABLE", str(tmp_path / "none.json"))
+    plugin.register()
+    assert isinstance(getattr(importlib.import_module(f"{dotted}.{NAME}"), NAME), types.FunctionType)
+    assert f"{dotted}.{NAME} is not replaced: TableError: " in caplog.text
+    assert "none.json cannot be read" in caplog.text
+
+
+def test_odd_modules_keep_no_server_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A package without a spec, a blocked module and one that is none: the op is replaced everywhere else."""
+    dotted = stand_in(tmp_path, PACKAGES[0], monkeypatch)
+    package = importlib.import_module("vllm")
+    importlib.import_module("vllm.model")
+    monkeypatch.setattr(package, "__spec__", None)
+    for name, module in (("vllm.blocked", None), ("vllm.odd", object()), (plugin.MODULES[1], None)):
+        monkeypatch.setitem(sys.modules, name, module)
+    plugin.register()
+    op = tuner.load_op(NAME)
+    assert getattr(sys.modules[f"{dotted}.{NAME}"], NAME) is getattr(sys.modules["vllm.model"], NAME) is op
+    assert caplog.text == ""
+
+
+def test_a_search_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: str) -> None:
+        raise ValueError("no spec")
+
+    monkeypatch.setattr(plugin, "find_spec", fail)
+    plugin.register()
+    assert [record.getMessage() for record in caplog.records] == [f"{NAME} is not replaced: ValueError: no spec."]
 
 
 def test_without_vllm_one_line_is_all(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import store_examples
@@ -16,7 +17,17 @@ import tuner
 from tuner import api
 from tuner.catalog import Kernel, load_folder, load_kernel
 from tuner.errors import TableError, UnknownNameError, UserError
-from tuner.records import DEFAULT_TARGET, PROTOCOL_VERSION, Environment, Evidence, Shape, Winner
+from tuner.records import (
+    DEFAULT_TARGET,
+    PROTOCOL_VERSION,
+    Bucket,
+    Environment,
+    Evidence,
+    FrozenMapping,
+    Portfolio,
+    Shape,
+    Winner,
+)
 from tuner.runtime import Origin, WinnerTable
 from tuner.store import Store
 
@@ -246,6 +257,49 @@ def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TUNER_TABLE", str(tmp_path / "missing.json"))
     with pytest.raises(TableError, match=r"missing\.json"):
         tuner.lookup("scale_rows", num_rows=64)
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda data: data["rows"][0]["shape"].pop("num_rows"), r"row 0 \(columns=128\) is .*'num_rows' has no value"),
+        (lambda data: data["rows"][0]["shape"].update(num_rows="many"), "'num_rows' is 'many'; expected an integer"),
+        (lambda data: data["rows"][0]["shape"].update(num_rows=-5), "'num_rows' is -5"),
+        (lambda data: data["rows"][0]["shape"].pop("columns"), "expected num_rows=64,columns=128"),
+        (lambda data: data["rows"][0]["shape"].update(words=1), "Unknown dimension of scale_rows 'words'"),
+        (lambda data: data["rows"][1].update(implementation="nope"), r"row 1 .*Unknown implementation 'nope'"),
+        (lambda data: data["rows"][0].update(parameters={"WHAT": 3}), "has the parameters WHAT; expected BLOCK_ROWS"),
+        (lambda data: data["rows"][0]["do_not_specialize"].append("no"), "Unknown argument of .* 'no'"),
+        (lambda data: data["rows"][0]["do_not_specialize_on_alignment"].append("no"), "Unknown argument of .* 'no'"),
+        (lambda data: data["portfolio"]["buckets"][1].update(fixed={}), r"bucket 1 .*expected num_rows=65,columns=128"),
+        (lambda data: data["portfolio"]["variants"][0].update(parameters={}), "bucket 0 .*has the parameters none"),
+        (
+            lambda data: data["rows"].clear() or data["portfolio"].update(dynamic="columns"),
+            "its buckets are of 'columns'",
+        ),
+    ],
+)
+def test_a_table_with_a_row_that_is_not_of_the_kernel_is_an_error(
+    edit: Callable[[Any], None], told: str, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = winner(kernel, 64, 4), winner(kernel, 8, 2)
+    set_table(tmp_path, monkeypatch, *rows)
+    path = tmp_path / "content" / "db" / "winners" / "file" / "scale_rows.json"
+    fixed = FrozenMapping[int | str](columns=128)
+    buckets = Bucket(fixed, 1, 64, scale_rows_variant(4)), Bucket(fixed, 65, None, scale_rows_variant(2))
+    portfolio = Portfolio("num_rows", buckets, 2, 0.0, 0.01)
+    table = WinnerTable(kernel.name, kernel.source_digest, ESTIMATED, rows, portfolio)
+    data = table.to_json()
+    path.write_text(json.dumps(data))
+    assert api.winner_tables(kernel)[0].portfolio == portfolio
+    forget()
+    edit(data)
+    if "bucket" not in told:
+        data["portfolio"] = None
+    path.write_text(json.dumps(data))
+    with pytest.raises(TableError, match=told) as caught:
+        tuner.lookup("scale_rows", num_rows=64)
+    assert caught.value.message.startswith(f"{path}: ")
 
 
 def test_wrong_names_are_errors() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import store_examples
@@ -10,12 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_examples import SCALE_ROWS, copy_kernel, scale_rows_variant
 
-from tuner import api
+from tuner import api, serving
 from tuner.catalog import Kernel, load_folder
 from tuner.compile.specialization import reachable_keys
 from tuner.errors import UserError
-from tuner.records import DEFAULT_TARGET, Environment, Evaluation, Evidence, Status, Timing, Variant, Winner
-from tuner.runtime import Origin, WinnerTable
+from tuner.records import (
+    DEFAULT_TARGET,
+    Bucket,
+    Environment,
+    Evaluation,
+    Evidence,
+    FrozenMapping,
+    Shape,
+    Status,
+    Timing,
+    Variant,
+    Winner,
+)
+from tuner.runtime import Found, Origin, WinnerTable, find
 from tuner.workload import Request, Settings, Source, Workload, build_workload
 
 pytestmark = pytest.mark.triton
@@ -121,6 +134,37 @@ def test_what_has_no_portfolio_is_told(tmp_path: Path) -> None:
     still = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": (", dynamic=True, minimum=0", "")}))
     with pytest.raises(UserError, match="exactly one dynamic dimension"):
         api.consolidate(still, winners, [])
+
+
+def test_an_op_asks_for_the_sizes_of_its_own_fixed_dimensions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and buckets of other columns change neither its steps nor how often it asks."""
+    few = table(SCALE, (2, PLAIN), (64, WIDE))
+    few = dataclasses.replace(few, portfolio=api.consolidate(SCALE, few, []).portfolio)
+    assert few.portfolio is not None
+    other = table(SCALE, *((rows, MARKED) for rows in range(100, 200)))
+    others = tuple(dataclasses.replace(row, shape=Shape({**row.shape, "columns": 256})) for row in other.rows)
+    buckets = tuple(
+        Bucket(FrozenMapping(columns=256), row.shape.size("num_rows"), row.shape.size("num_rows"), MARKED)
+        for row in others
+    )
+    many = dataclasses.replace(
+        few,
+        rows=(*few.rows, *others),
+        portfolio=dataclasses.replace(few.portfolio, buckets=(*few.portfolio.buckets, *buckets)),
+    )
+    asked: list[int] = []
+
+    def counted(*arguments: Any) -> Found | None:
+        asked.append(arguments[1].size("num_rows"))
+        return find(*arguments)
+
+    monkeypatch.setattr(serving, "find", counted)
+    found = [
+        (serving.chosen(SCALE, (each,), Shape(columns=128), "", DEFAULT_TARGET), asked.copy(), asked.clear())
+        for each in (few, many)
+    ]
+    assert found[0] == found[1]
+    assert [(step.first, step.variant) for step in found[0][0]][:2] == [(1, PLAIN), (12, WIDE)]
 
 
 def test_lookup_says_that_another_variant_runs_than_the_winner() -> None:

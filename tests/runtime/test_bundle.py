@@ -108,7 +108,7 @@ def test_nothing_is_compiled_or_emitted(folder: Path, stub: StubDriver, empty_ca
             call(op, tokens)
             call(op, tokens, offset=1)
     assert monitor.count == 0
-    assert op.counts == {"compiles": 0, "prebuilt": len(report.binaries), "fallbacks": op.counts["fallbacks"]}
+    assert op.counts == {"compiles": 0, "prebuilt": len(report.binaries), "fallbacks": LARGEST}
     assert all(each.prebuilt for each in report.binaries)
     assert str(report).count("; prebuilt") == len(report.binaries)
     assert len(stub.launches) == 2 * LARGEST
@@ -175,6 +175,23 @@ def edited(change: Callable[[dict[str, Any]], Any], seal: bool = True) -> Callab
     return edit
 
 
+def binaries(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
+    """Change every binary of the manifest."""
+    return edited(lambda data: [change(each) for each in data["binaries"].values()])
+
+
+def steps(change: Callable[[list[dict[str, Any]]], Any]) -> Callable[[Path], Any]:
+    """Change the steps of the manifest's plan."""
+    return edited(lambda data: change(data["plans"][0]["steps"]))
+
+
+def move(data: dict[str, Any]) -> None:
+    data["binaries"] = {f"../{PLACE}/{name}": each for name, each in data["binaries"].items()}
+
+
+CODE = "__import__('os').abort()"
+
+
 def first(place: Path, suffix: str) -> Path:
     return min(path for path in place.glob(f"*.{suffix}") if path.name != MANIFEST)
 
@@ -202,6 +219,33 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], Refusal, str]] = {
     "cut code": (lambda place: cut(first(place, "cubin")), Refusal.DAMAGED, "is not the file"),
     "flipped code": (lambda place: flip(first(place, "cubin")), Refusal.DAMAGED, ".cubin is not the file"),
     "flipped metadata": (lambda place: flip(first(place, "json")), Refusal.DAMAGED, ".json is not the file"),
+    "tuner": (edited(lambda data: data.update(tuner="0" * 16)), Refusal.TUNER, "its tuner is 0000000000000000"),
+    "deep": (lambda place: (place / MANIFEST).write_text("[" * 100_000), Refusal.DAMAGED, "cannot be read"),
+    "name outside": (binaries(lambda each: each.update(name="../other")), Refusal.DAMAGED, "'../other' is no"),
+    "suffix outside": (binaries(lambda each: each.update(code_suffix="/cubin")), Refusal.DAMAGED, "'/cubin' is no"),
+    "read outside": (edited(move), Refusal.DAMAGED, f"'../{PLACE}/"),
+    "code as a name": (binaries(lambda each: each["names"].append(CODE)), Refusal.DAMAGED, 'abort()" is no'),
+    "code as a type": (binaries(lambda each: each["types"].append(CODE)), Refusal.DAMAGED, 'abort()" is no'),
+    "a late start": (steps(lambda each: each[0].update(first=2)), Refusal.DAMAGED, "the first of them 1"),
+    "no start": (steps(lambda each: each.clear()), Refusal.DAMAGED, "the first of them 1"),
+    "a size in words": (steps(lambda each: each[1].update(first="40")), Refusal.DAMAGED, "expected whole numbers"),
+    "a size twice": (steps(lambda each: each[1].update(first=1)), Refusal.DAMAGED, "each after the one before"),
+    "another's variant": (
+        steps(lambda each: each[0]["variant"].update(kernel="rms_norm")),
+        Refusal.DAMAGED,
+        "is no variant of",
+    ),
+    "a parameter in words": (
+        steps(lambda each: each[1]["variant"]["parameters"].update(LOAD_STAGES="1")),
+        Refusal.DAMAGED,
+        "is no variant of",
+    ),
+    "implementation": (
+        steps(lambda each: each[0]["variant"].update(implementation="gone")),
+        Refusal.DAMAGED,
+        "no implementation 'gone'",
+    ),
+    "parameter": (steps(lambda each: each[1]["variant"]["parameters"].update(MORE=1)), Refusal.DAMAGED, "'MORE'"),
     "no code": (lambda place: first(place, "cubin").unlink(), Refusal.DAMAGED, "FileNotFoundError"),
 }
 
@@ -221,6 +265,15 @@ def test_what_does_not_fit_is_refused_and_compiled(
     assert [each.prebuilt for each in report.binaries] == [False, False]
     (record,) = caplog.records
     assert record.getMessage() == f"{op.bundle} Its binaries are compiled at warm-up."
+
+
+def test_a_binary_with_other_arguments_is_compiled(folder: Path, stub: StubDriver) -> None:
+    binaries(lambda each: each["names"].__setitem__(0, "other"))(folder / PLACE)
+    op = op_of(folder)
+    assert isinstance(op.bundle, Bundle)
+    assert [each.prebuilt for each in op.warmup(max_num_tokens=1, **SIZES).binaries] == [False, False]
+    call(op, 1)
+    assert op.counts["prebuilt"] == 0
 
 
 def test_another_gpu_is_told_when_it_is_first_seen(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -127,6 +127,22 @@ def test_one_plan_serves_all_keys_of_the_same_dimensions(stub: StubDriver) -> No
     assert first.at(19) == first.launcher(1).launch != first.at(20) == first.launcher(9999).launch
 
 
+def test_a_plan_may_come_while_launchers_are_listed(stub: StubDriver) -> None:
+    op = Op(NORM, two_steps(NORM))
+
+    class Busy:
+        """Another thread adds a plan while this one is asked."""
+
+        @property
+        def launchers(self) -> tuple[()]:
+            op.plans.of(None, {"hidden_size": 4096})
+            return ()
+
+    op.plans._by_dimensions[NORM.spec.shape({"num_tokens": 1, "hidden_size": 2048}), torch.device("cpu")] = Busy()  # type: ignore[assignment]
+    assert op.counts["compiles"] == 0
+    assert len(op.plans.launchers()) == 2
+
+
 def test_a_plan_is_made_for_dimensions_and_devices_that_there_are(stub: StubDriver) -> None:
     plans = Plans(NORM, two_steps(NORM))
     with pytest.raises(UserError, match="2047; expected an integer >= 2048"):

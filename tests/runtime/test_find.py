@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 
 import pytest
 import store_examples
@@ -174,6 +175,32 @@ def test_beyond_its_buckets_the_nearest_row_answers() -> None:
     large = table(environment(H100), shape(8192))
     found = find([small, large], shape(2500), ["num_tokens"], H100, CUDA)
     assert found == Found(small.rows[0], Origin.BUCKET, small.rows[0].variant, None)
+
+
+class Counted(tuple[Winner, ...]):
+    """Rows that count how often they are gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Winner]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_rows_of_other_fixed_dimensions_cost_an_answer_nothing() -> None:
+    whole = table(environment(H100), *(shape(tokens, heads) for heads in range(1, 50) for tokens in (16, 64)))
+    buckets = tuple(Bucket(FrozenMapping(num_heads=heads), 8, 128, ONE) for heads in range(1, 50))
+    rows = Counted(whole.rows)
+    whole = dataclasses.replace(whole, rows=rows, portfolio=dataclasses.replace(SOME, buckets=buckets))
+    for heads in range(1, 50):
+        for tokens, tuned in ((16, 16), (17, 16), (64, 64), (100, 64)):
+            found = find([whole], shape(tokens, heads), ["num_tokens"], H100, CUDA)
+            assert found is not None
+            assert (found.winner.shape, found.variant) == (shape(tuned, heads), ONE)
+        group = whole.group(shape(3, heads), ["num_tokens"])
+        assert (group.rows, group.buckets) == (whole.rows[2 * heads - 2 : 2 * heads], (buckets[heads - 1],))
+    assert rows.times == 1
+    assert whole.group(shape(16, 50), ["num_tokens"]) == ((), ())
 
 
 small = st.builds(shape, st.integers(0, 40), st.sampled_from([8, 16]))

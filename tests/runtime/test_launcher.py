@@ -1,5 +1,8 @@
 """The launcher: every call runs on a binary that Triton itself would take, or on a more general one."""
 
+import gc
+import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_examples import SCALE_ROWS, scale_rows_variant
+from kernel_examples import SCALE_ROWS, copy_kernel, scale_rows_variant
 from stub_driver import StubDriver, stub_driver
 from triton import knobs
 
@@ -154,9 +157,38 @@ def test_unaligned_pointers_run_on_a_binary_that_assumes_nothing(x: int, y: int,
     assert found.fallbacks == 1
 
 
-def test_a_class_that_was_not_compiled_takes_the_general_binary_where_there_is_one(stub: StubDriver) -> None:
+@pytest.mark.parametrize("names", [("y", "z", "size"), ("general", "hooked", "run"), ("a3", "a2", "a0")])
+def test_arguments_may_have_any_names(
+    names: tuple[str, str, str], stub: StubDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_kernel(SCALE_ROWS, tmp_path)
+    kernel, spec = folder / "kernel.py", folder / "spec.py"
+    for before, after in zip(("num_rows", "row_stride", "COLUMNS"), names, strict=True):
+        kernel.write_text(re.sub(rf"\b{before}\b", after, kernel.read_text()))
+        spec.write_text(spec.read_text().replace(f'"{before}":', f'"{after}":'))
+    renamed, variant = load_folder(folder), scale_rows_variant()
+    example = meta_launch(renamed, variant, renamed.spec.shape({"num_rows": 16})).arguments
+    arguments = Arguments.split(("x_ptr", "y_ptr", *names[:2]), example)
+    found = Launcher(renamed, variant, arguments, lambda rows: (rows, 2, 3), -1)
+    call(found, 16, 128)
+    monkeypatch.setattr(found.calls, "key", None)  # the usual call asks for none
+    call(found, 48, 64)
+    assert [each.arguments[2:] for each in stub.launches] == [(16, 128, 128), (48, 64, 128)]
+    assert stub.launches[-1].grid == (48, 2, 3)
+
+
+def test_an_unaligned_call_keeps_no_aligned_one_from_its_own_binary(stub: StubDriver) -> None:
     found = scale_launcher(scale_rows_variant())
     call(found, 16, 128, x=1)
+    call(found, 16, 128)
+    assert stub.launches[-1].classes["x_ptr"] == "*bf16*"
+    assert (found.compiles, found.fallbacks) == (2, 0)
+
+
+def test_after_a_warm_up_the_general_binary_serves_what_was_not_compiled(stub: StubDriver) -> None:
+    found = scale_launcher(scale_rows_variant())
+    call(found, 16, 128, x=1)
+    found.warm = True
     call(found, 7, 1)
     assert stub.launches[-1].classes["row_stride"] == "i32"
     assert (found.compiles, found.fallbacks) == (1, 1)
@@ -174,6 +206,17 @@ def test_nothing_is_compiled_during_a_capture(stub: StubDriver, monkeypatch: pyt
         call(found, 7, 128)
     assert "op.warmup" in caught.value.hint
     assert len(stub.launches) == 2
+
+
+def test_a_capture_takes_the_general_binary_where_there_is_one(
+    stub: StubDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = scale_launcher(scale_rows_variant())
+    call(found, 16, 128, x=1)
+    monkeypatch.setattr(module, "_capturing", lambda: True)
+    call(found, 16, 128)
+    assert stub.launches[-1].classes["x_ptr"] == "*bf16"
+    assert (found.compiles, found.fallbacks) == (1, 1)
 
 
 def test_launch_hooks_are_called_while_they_are_set(stub: StubDriver) -> None:
@@ -205,6 +248,25 @@ def test_threads_that_need_the_same_binary_compile_it_once(stub: StubDriver) -> 
         list(threads.map(lambda rows: call(found, 16 * rows, 128), range(1, 9)))
     assert sorted(each.arguments[2] for each in stub.launches) == [16 * rows for rows in range(1, 9)]
     assert found.compiles == 1
+
+
+def test_a_warm_up_and_a_call_compile_a_binary_once(stub: StubDriver) -> None:
+    found = scale_launcher(scale_rows_variant(block_rows=4))
+    values = (BUFFER, BUFFER[2048:], 16, 128)
+    key = found.calls.key(*values)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda loads: found.load(key, *values) if loads else call(found, 16, 128), (1, 0, 1, 1)))
+    assert (found.compiles, stub.loads) == (1, 1)
+
+
+def test_a_call_that_compiles_collects_no_garbage(stub: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Python 3.11, whose parser does not stand it in threads."""
+    found, collects = scale_launcher(scale_rows_variant()), []
+    compiled = found._compiled
+    monkeypatch.setattr(found, "_compiled", lambda *given: (collects.append(gc.isenabled()), compiled(*given))[1])
+    call(found, 16, 128)
+    assert collects == [sys.version_info >= (3, 12)]
+    assert gc.isenabled()
 
 
 def test_a_device_is_current_for_a_while(stub: StubDriver) -> None:

@@ -2,7 +2,10 @@
 
 import gc
 import random
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from tuner.errors import UnknownNameError, UserError
 from tuner.records import DEFAULT_TARGET, Config, FrozenMapping, Shape, SpecializationSet, Variant
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step
-from tuner.runtime.warmup import WarmupReport
+from tuner.runtime.warmup import WarmupReport, in_threads
 
 pytestmark = pytest.mark.triton
 
@@ -107,6 +110,14 @@ def test_other_strides_are_other_binaries(stub: StubDriver) -> None:
     assert op.counts["fallbacks"] == 0
 
 
+def test_past_its_bound_nothing_is_compiled_either(stub: StubDriver) -> None:
+    op = fused(Step(1, PLAIN))
+    op.warmup(max_num_tokens=3, **SIZES)
+    with tuner.jit_monitor("error"):
+        op(*arguments_of(FUSED.name, zeros(64), shape(64))[0])
+    assert op.counts["fallbacks"] == 1
+
+
 def zeros(tokens: int) -> dict[str, torch.Tensor]:
     o = torch.zeros(tokens, 8, 512, dtype=torch.bfloat16)
     return {"o": o, "positions": torch.zeros(tokens, dtype=torch.int64), "cos_sin_cache": torch.zeros(8, 64)}
@@ -152,3 +163,21 @@ def test_collections_go_on_after_it(stub: StubDriver) -> None:
             assert gc.isenabled() == enabled
         finally:
             gc.enable()
+
+
+def test_the_first_of_two_to_end_lets_no_collection_into_the_other() -> None:
+    both, one = threading.Event(), threading.Event()
+
+    def short(_: int) -> bool:
+        return both.wait(10)
+
+    def long(_: int) -> bool:
+        both.set()
+        assert first.result(10) == [True]
+        return gc.isenabled()
+
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(in_threads, lambda each: (one.set(), short(each))[1], [0])
+        assert one.wait(10)
+        assert in_threads(long, [0]) == [sys.version_info >= (3, 12)]
+    assert gc.isenabled()

@@ -10,6 +10,7 @@ from tuner.catalog import kernel_names, load_kernel
 from tuner.cli.options import DatabaseOption, database, terminal
 from tuner.errors import TableError
 from tuner.runtime import WinnerTable, read_table
+from tuner.runtime.table import check_table
 
 
 def import_config(
@@ -28,12 +29,14 @@ def import_config(
     from tuner.store import Store
 
     table = _read(file)
+    kernel = load_kernel(table.kernel) if table.kernel in kernel_names() else None
+    if kernel and kernel.source_digest == table.source_digest:
+        check_table(table, kernel, file)
     with Store.open(database(db)) as store:
         store.save_winners(table.rows)
     console = terminal()
     console.print(f"{len(table.rows)} winners of {table.kernel}, {table.environment.label}", markup=False)
-    digests = {load_kernel(name).source_digest for name in kernel_names() if name == table.kernel}
-    if digests and table.source_digest not in digests:
+    if kernel and kernel.source_digest != table.source_digest:
         console.print(f"They are of source {table.source_digest}, not of the one here: no lookup will use them.")
 
 

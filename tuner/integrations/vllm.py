@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import tuner
+from tuner.api import winner_tables
+from tuner.catalog import load_kernel
 
 OP = "fused_inv_rope_fp8_quant"
 # Where vLLM has had the op; the name of the module is that of its function.
@@ -26,14 +28,17 @@ _log = logging.getLogger("tuner")
 
 def register() -> None:
     """Replace the op now where it is loaded, else when it is; may be called again. Never raises."""
-    if find_spec("vllm") is None:
-        _log.warning("vLLM is not installed: %s is not replaced.", OP)
-        return
-    if not any(isinstance(each, _Finder) for each in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
-    for name in MODULES:
-        if name in sys.modules:
-            _replace(sys.modules[name])
+    try:
+        if "vllm" not in sys.modules and find_spec("vllm") is None:
+            _log.warning("vLLM is not installed: %s is not replaced.", OP)
+            return
+        if not any(isinstance(each, _Finder) for each in sys.meta_path):
+            sys.meta_path.insert(0, _Finder())
+        for module in [sys.modules.get(name) for name in MODULES]:
+            if module is not None:
+                _replace(module)
+    except Exception as error:  # noqa: BLE001 - a plugin must not keep the server from starting
+        _log.warning("%s is not replaced: %s: %s.", OP, type(error).__name__, error)
 
 
 class _Finder(MetaPathFinder):
@@ -56,18 +61,27 @@ class _Finder(MetaPathFinder):
 
 def _replace(module: ModuleType) -> None:
     """Put the tuned op in the place of the module's own, there and wherever vLLM has imported it to."""
-    upstream = getattr(module, OP, None)
     try:
+        upstream = getattr(module, OP, None)
         op = tuner.load_op(OP)
-        reason = "" if upstream is op else _mismatch(upstream, op)
+        if upstream is op:
+            return
+        reason = _mismatch(upstream, op)
+        if not reason:
+            winner_tables(load_kernel(OP))  # kept: what cannot be read is told now and not at the model's first step
+            _put(op, upstream)
+            _log.info("%s is replaced by the tuned op.", module.__name__)
     except Exception as error:  # noqa: BLE001 - a plugin must not keep the server from starting
         reason = f"{type(error).__name__}: {error}"
     if reason:
-        _log.warning("%s is not replaced: %s.", module.__name__, reason)
-    elif upstream is not op:
-        for holder in [vars(each) for name, each in list(sys.modules.items()) if name.split(".")[0] == "vllm"]:
-            holder.update({name: op for name, value in holder.items() if value is upstream})
-        _log.info("%s is replaced by the tuned op.", module.__name__)
+        _log.warning("%s is not replaced: %s.", module.__name__, reason.rstrip("."))
+
+
+def _put(op: Callable[..., Any], upstream: Any) -> None:
+    """Wherever a loaded module of vLLM has one, put the other; modules and names may come meanwhile."""
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "vllm" and isinstance(module, ModuleType):
+            vars(module).update({each: op for each, value in list(vars(module).items()) if value is upstream})
 
 
 def _mismatch(upstream: Any, op: Callable[..., Any]) -> str:

@@ -87,17 +87,28 @@ def build_bundle(request: Prebuild, folder: Path) -> tuple[Bundle, WarmupReport]
 def write_bundle(bundle: Bundle) -> None:
     """Write a bundle in place of the one before it; UserError where that fails, or where the folder is another's."""
     folder = bundle.folder
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder} is not empty and no bundle.", hint="Name another folder.")
     try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+            raise UserError(f"{folder} is not empty and no bundle.", hint="Name another folder.")
         with _beside(folder) as made:
             for name, content in bundle.files.items():
                 (made / name).write_bytes(content)
-            if folder.exists():
-                folder.rename(made.parent / "before")
-            made.rename(folder)
+            _put(made, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Rename to `folder`; where that fails, what was there before is back."""
+    before = made.parent / "before"
+    if folder.exists():
+        folder.rename(before)
+    try:
+        made.rename(folder)
+    except OSError:
+        if before.exists():
+            before.rename(folder)
+        raise
 
 
 @contextmanager

@@ -7,18 +7,27 @@ decides over it (`identity`) and holds the SHA-256 of every file and of itself.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
 from tuner.records import DimensionValue, FrozenMapping, Shape, Target, Variant
 from tuner.runtime.steps import Step
 
+if TYPE_CHECKING:
+    from tuner.catalog import KernelSpec
+
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_TYPE = re.compile(r"\*?\w+", re.ASCII)
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 Fixed = FrozenMapping[DimensionValue]
 
@@ -32,6 +41,7 @@ class Refusal(StrEnum):
     KERNEL = "another kernel"
     SOURCE = "another source"
     TRITON = "another Triton"
+    TUNER = "another tuner"
     TARGET = "another target"
 
 
@@ -99,6 +109,16 @@ class Bundle:
             return None
         return Refused(self.folder, Refusal.TARGET, f"it is for {self.target}, here is {target}")
 
+    def refused_for(self, spec: "KernelSpec") -> Refused | None:
+        """Why it cannot be used for a kernel whose variants its own are not, if it cannot."""
+        parameters = {each.name: {*each.parameters} for each in spec.implementations}
+        for step in (each for steps in self.steps.values() for each in steps):
+            config = step.variant.config
+            if {*config.parameters} != parameters.get(config.implementation):
+                detail = f"{spec.name} has no implementation {config.implementation!r} with {[*config.parameters]}"
+                return Refused(self.folder, Refusal.DAMAGED, detail)
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """The manifest. The same bundle gives the same text."""
         plans = [
@@ -114,6 +134,7 @@ class Bundle:
             "source_digest": self.source_digest,
             "target": str(self.target),
             "triton": self.triton,
+            "tuner": compiler_digest(),
             "plans": plans,
             "binaries": {name: _binary_to_json(each) for name, each in sorted(self.binaries.items())},
         }
@@ -137,6 +158,14 @@ def identity(content: Mapping[str, Any]) -> str:
         raise UserError(f"A constant of the kernel cannot be named in a bundle: {error}.") from error
 
 
+@cache
+def compiler_digest() -> str:
+    """16 hex digits that name tuner's own code that decides over a binary: what is emitted, and under which key."""
+    root = Path(__file__).parents[1]
+    files = [*sorted((root / "compile").glob("*.py")), root / "runtime" / "binaries.py"]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def read_bundle(folder: Path, kernel: str, source_digest: str, triton: str) -> Bundle | Refused:
     """The bundle of a kernel below a folder, checked whole, or why it is refused. Never raises."""
     place = folder / kernel
@@ -146,7 +175,7 @@ def read_bundle(folder: Path, kernel: str, source_digest: str, triton: str) -> B
         return Refused(
             place, Refusal.MISSING, f"it has no {MANIFEST}; `tuner prebuild {kernel} -o {folder}` writes one"
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return Refused(place, Refusal.DAMAGED, f"{MANIFEST} cannot be read: {error}")
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
         return Refused(place, Refusal.DAMAGED, f"{MANIFEST} is no manifest")
@@ -155,30 +184,51 @@ def read_bundle(folder: Path, kernel: str, source_digest: str, triton: str) -> B
         (Refusal.KERNEL, "kernel", data.get("kernel"), kernel),
         (Refusal.SOURCE, "source", data.get("source_digest"), source_digest),
         (Refusal.TRITON, "Triton", data.get("triton"), triton),
+        (Refusal.TUNER, "tuner", data.get("tuner"), compiler_digest()),
     ):
         if found != expected:
             return Refused(place, why, f"its {name} is {found}, here it is {expected}")
     try:
         return _checked(place, data)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, UserError) as error:
         return Refused(place, Refusal.DAMAGED, f"{type(error).__name__}: {error}")
 
 
 def _checked(folder: Path, data: dict[str, Any]) -> Bundle:
-    """The bundle of a manifest; ValueError where a digest is wrong."""
+    """The bundle of a manifest; ValueError where a digest is wrong, or what it says cannot be."""
     if data.pop("sha256") != _digest_of(data):
         raise ValueError(f"{MANIFEST} has another digest than it says")
-    steps = {
-        Fixed(plan["shape"]): tuple(Step(step["first"], Variant.from_json(step["variant"])) for step in plan["steps"])
-        for plan in data["plans"]
-    }
+    steps = {Fixed(plan["shape"]): _read_steps(data["kernel"], plan["steps"]) for plan in data["plans"]}
     binaries = {name: _read_binary(folder, name, each) for name, each in data["binaries"].items()}
     target = Target(*data["target"].split(":", 1))
     return Bundle(folder, data["kernel"], data["source_digest"], target, data["triton"], steps, binaries)
 
 
+def _read_steps(kernel: str, data: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
+    steps = tuple(Step(each["first"], Variant.from_json(each["variant"])) for each in data)
+    firsts = [each.first for each in steps]
+    if firsts[:1] != [1] or any(type(first) is not int for first in firsts):
+        raise ValueError(f"steps begin at {firsts}; expected whole numbers, the first of them 1")
+    if any(before >= after for before, after in pairwise(firsts)):
+        raise ValueError(f"steps begin at {firsts}; expected each after the one before")
+    for variant in (each.variant for each in steps):
+        values = {**variant.config.parameters, **variant.config.options}.values()
+        if variant.kernel != kernel or any(not isinstance(value, int) for value in values):
+            raise ValueError(f"{variant.to_json()} is no variant of {kernel}")
+    return steps
+
+
 def _read_binary(folder: Path, name: str, data: Mapping[str, Any]) -> BundledBinary:
+    """A binary of the manifest, of which names become those of files and of variables; ValueError for others."""
     suffix = data["code_suffix"]
+    for pattern, words in (
+        (_IDENTITY, [name]),
+        (_NAME, [data["name"], suffix, *data["names"]]),
+        (_TYPE, data["types"]),
+    ):
+        for word in words:
+            if not pattern.fullmatch(word):
+                raise ValueError(f"{word!r} is no {pattern.pattern}")
     read = []
     for file, digest in zip(_file_names(name, suffix), data["sha256"], strict=True):
         content = (folder / file).read_bytes()

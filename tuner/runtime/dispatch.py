@@ -72,9 +72,9 @@ class Plans(dict[Hashable, Plan]):
         super().__init__()
         self.kernel = kernel
         self._choose = choose
-        self.bundle = bundle
-        if isinstance(bundle, Refused):
-            _tell(bundle)
+        self.bundle = (bundle.refused_for(kernel.spec) or bundle) if isinstance(bundle, Bundle) else bundle
+        if isinstance(self.bundle, Refused):
+            _tell(self.bundle)
         self._by_dimensions: dict[tuple[Shape, torch.device], Plan] = {}
 
     def add(self, key: Hashable, device: torch.device, dimensions: Mapping[str, DimensionValue]) -> Plan:
@@ -111,8 +111,8 @@ class Plans(dict[Hashable, Plan]):
         return self.bundle if isinstance(self.bundle, Bundle) else None
 
     def launchers(self) -> list[Launcher | InterpretedLauncher]:
-        """Every launcher of every plan."""
-        return [each for plan in self._by_dimensions.values() for each in plan.launchers]
+        """Every launcher of every plan so far; another thread may add one meanwhile."""
+        return [each for plan in list(self._by_dimensions.values()) for each in plan.launchers]
 
 
 def _launcher(

@@ -5,6 +5,8 @@ three questions: are the pointers and the unmarked integers multiples of 16, do 
 profiler's launch hook set. Any other answer takes a slower way to a right binary.
 """
 
+import gc
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,12 +21,10 @@ from tuner.compile.module import load_variant
 from tuner.errors import UserError
 from tuner.records import Variant
 from tuner.runtime.binaries import Arguments, Calls, Key
-from tuner.runtime.bundle import Bundle
+from tuner.runtime.bundle import Bundle, BundledBinary
 from tuner.runtime.prebuilt import compiled_kernel
 
 Grid = Callable[[int], tuple[int, int, int]]
-
-_compiling = threading.Lock()
 
 
 class Launcher:
@@ -33,7 +33,8 @@ class Launcher:
     `launch(size, *values)`: launch on the device's current stream; values in the order of `Arguments`, tensors first;
     the device must be the current one. Binaries come from `bundle`, which must be for this source and target, where it
     has them. `compiles`, `prebuilt` and `fallbacks` count what happened since the start: binaries compiled, binaries
-    from the bundle, and calls that ran on the general binary.
+    from the bundle, and calls that ran on the general binary. Once it is `warm`, no call loads a binary where the
+    general one will do.
     """
 
     launch: Callable[..., None]
@@ -49,12 +50,14 @@ class Launcher:
     ) -> None:
         self.variant = variant
         self.compiles = self.prebuilt = self.fallbacks = 0
+        self.warm = False
         self.calls = Calls(variant, arguments, driver.active.get_current_target().backend)
         self._kernel = kernel
         self._grid = grid
         self._device = device
         self._bundle = bundle
         self._binaries: dict[Key, Any] = {}
+        self._loading: dict[Key, threading.Lock] = {}
         self._counting = threading.Lock()
         self.launch = self._launch_any
 
@@ -63,11 +66,19 @@ class Launcher:
         return key in self._binaries
 
     def load(self, key: Key, *values: Any) -> bool:
-        """Load the binary of a key to the device, given values that have it; whether it came from the bundle.
+        """Load the binary of a key to the device, given values that have it; whether it comes from the bundle.
 
-        Otherwise it is compiled, or taken from Triton's cache.
+        Otherwise it is compiled, or taken from Triton's cache. Of several threads that ask for it one loads it.
         """
-        held = self._bundle.binaries.get(self.calls.identity(key)) if self._bundle else None
+        held = self._held(key)
+        with self._counting:
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:
+            if not self.has(key):
+                self._load(key, held, values)
+        return held is not None
+
+    def _load(self, key: Key, held: BundledBinary | None, values: Sequence[Any]) -> None:
         with on_device(self._device):
             found = compiled_kernel(held) if held else self._compiled(key, self.calls.split(values)[1])
             found._init_handles()
@@ -77,7 +88,12 @@ class Launcher:
         if key == self.calls.usual_key and not self.calls.is_hip:
             self.launch = self._fast(found)
         self._binaries[key] = found
-        return held is not None
+
+    def _held(self, key: Key) -> BundledBinary | None:
+        """The bundle's binary of a key, if it takes the arguments of this kernel."""
+        held = self._bundle.binaries.get(self.calls.identity(key)) if self._bundle else None
+        names = [*self.calls.arguments.names, *self.calls.arguments.constants]
+        return held if held and sorted(held.source.names) == sorted(names) else None
 
     def _compiled(self, key: Key, numbers: Sequence[Any]) -> Any:
         loaded = load_variant(self._kernel, self.calls.compiled_variant(key))
@@ -88,28 +104,31 @@ class Launcher:
         """A function that launches `compiled` if a call has the usual key and no hook is set, written for this kernel.
 
         Bitwise or keeps every bit that is set anywhere: a sum of 16s has none of the lowest four, 32-bit numbers none
-        above bit 30. The sign of a negative number reaches there too, which then takes the slower way.
+        above bit 30. The sign of a negative number reaches there too, which then takes the slower way. Arguments go by
+        their place, a0 and so on, as the kernel's names may be any: `x`, `size`, `grid`.
         """
         arguments = self.calls.arguments
-        tensors, numbers = arguments.tensors, arguments.numbers
-        whole = [name for name in numbers if name not in arguments.floats]
-        marks = dict(zip(numbers, self.calls.marks, strict=True))
-        aligned = [f"{name}_at" for name in tensors] + [name for name in whole if marks[name] is Mark.NONE]
-        ones = "".join(f" or {name} == 1" for name in whole if marks[name] is Mark.ALIGNMENT)
-        passed = [f"{name}_at" if name in tensors else name for name in compiled.src.fn.arg_names]
-        names = ", ".join(arguments.names)
+        local = {name: f"a{place}" for place, name in enumerate([*arguments.names, *arguments.constants])}
+        addresses = {name: f"{local[name]}_at" for name in arguments.tensors}
+        whole = [name for name in arguments.numbers if name not in arguments.floats]
+        marks = dict(zip(arguments.numbers, self.calls.marks, strict=True))
+        aligned = [*addresses.values(), *(local[name] for name in whole if marks[name] is Mark.NONE)]
+        small = [*(local[name] for name in whole), "0"]
+        ones = "".join(f" or {local[name]} == 1" for name in whole if marks[name] is Mark.ALIGNMENT)
+        passed = [addresses.get(name, local[name]) for name in compiled.src.fn.arg_names]
+        names = ", ".join(local[name] for name in arguments.names)
         source = "\n".join(
             [
                 f"def launch(size, {names}):",
-                *(f"    {name}_at = {name}.data_ptr()" for name in tensors),
-                f"    if ({' | '.join(aligned)}) & 15 or ({' | '.join([*whole, '0'])}) >> 31{ones} or hooked():",
+                *(f"    {address} = {local[name]}.data_ptr()" for name, address in addresses.items()),
+                f"    if ({' | '.join(aligned)}) & 15 or ({' | '.join(small)}) >> 31{ones} or hooked():",
                 f"        return general(size, {names})",
                 "    x, y, z = grid(size)",
                 f"    run(x, y, z, stream(device), function, packed, None, None, None, {', '.join(passed)})",
             ]
         )
         scope = {
-            **arguments.constants,
+            **{local[name]: value for name, value in arguments.constants.items()},
             "general": self._launch_any,
             "hooked": _hooked,
             "grid": self._grid,
@@ -140,24 +159,24 @@ class Launcher:
         binary.run(*grid, stream, binary.function, binary.packed_metadata, metadata, enter, leave, *passed)
 
     def _find(self, values: Sequence[Any]) -> Any:
-        """The exact binary of a call, else the general one, else one that is loaded now."""
+        """The exact binary of a call, or one that is loaded now; the general one where nothing is to be loaded."""
         key = self.calls.key(*values)
         found = self._binaries.get(key)
         if found is not None:
             return found
-        if key.general in self._binaries:
+        capturing = _capturing()
+        if key.general in self._binaries and (self.warm or capturing or not key.aligned):
             with self._counting:
                 self.fallbacks += 1
             return self._binaries[key.general]
-        if _capturing():
+        if capturing:
             raise UserError(
                 f"{self.variant.kernel} has no binary for this call, and none can be loaded during a graph capture.",
                 hint="Call op.warmup(max_num_tokens=...) before the capture.",
             )
         wanted = key if key.aligned else key.general
-        with _compiling:  # of several calls that need the same binary, one loads it
-            if wanted not in self._binaries:
-                self.load(wanted, *values)
+        with whole_parses:
+            self.load(wanted, *values)
         return self._binaries[wanted]
 
 
@@ -216,6 +235,36 @@ class on_device:  # noqa: N801 - used as a statement
     def __exit__(self, *_: object) -> None:
         if self._before != self._device:
             driver.active.set_current_device(self._before)
+
+
+class _WholeParses:
+    """Keeps Python 3.11 from collecting garbage while any thread is within.
+
+    Through a collection one thread enters `ast.parse` within another's, which ends as a SystemError there (CPython
+    issue 106905); Triton parses a kernel's source in each compile.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._paused = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._threads == 0:
+                self._paused = sys.version_info < (3, 12) and gc.isenabled()
+            if self._paused:
+                gc.disable()
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._paused and self._threads == 0:
+                gc.enable()
+
+
+whole_parses = _WholeParses()
 
 
 def _hooked() -> bool:

@@ -71,7 +71,7 @@ def find(
     shape before a bucket, the first table before later ones. The variant is that of the table's portfolio, also at a
     tuned shape, so that a server compiles no more than the portfolio; without a portfolio it is the row's own.
     """
-    rows = [(table, row) for table in tables for row in table.rows]
+    rows = [(table, row) for table in tables for row in table.group(shape, dynamic).rows]
     for evidence in Evidence:
         known = [each for each in rows if _is_of(each[0], evidence, target)]
         wanted = device if evidence is Evidence.MEASURED else ""
@@ -94,30 +94,25 @@ def _is_of(table: WinnerTable, evidence: Evidence, target: Target) -> bool:
 
 
 def _found(table: WinnerTable, row: Winner, origin: Origin, shape: Shape) -> Found:
-    variant = table.portfolio.find(shape) if table.portfolio else None
+    variant = table.bucket_variant(shape)
     return Found(row, origin, variant or row.variant, table.portfolio if variant else None)
 
 
 def _nearest(
-    rows: Iterable[tuple[WinnerTable, Winner]], shape: Shape, dynamic: Sequence[str]
+    rows: Sequence[tuple[WinnerTable, Winner]], shape: Shape, dynamic: Sequence[str]
 ) -> tuple[WinnerTable, Winner] | None:
-    """The table and row whose dynamic dimension is nearest by ratio, all other dimensions being equal.
+    """The table and row whose dynamic dimension is nearest by ratio; all other dimensions are those of the shape.
 
     Between two tuned sizes either neighbour may be nearest; outside them only one within the trusted reach.
     """
-    same = [each for each in rows if _fixed(each[1].shape, dynamic) == _fixed(shape, dynamic)]
-    if not same or len(dynamic) != 1:
+    if not rows or len(dynamic) != 1:
         return None
     name = dynamic[0]
     wanted = shape.size(name)
-    sizes = [row.shape.size(name) for _, row in same]
+    sizes = [row.shape.size(name) for _, row in rows]
     if wanted < 1 or wanted > max(sizes) * REACH or wanted * REACH < min(sizes):
         return None
-    return min(same, key=lambda each: (_ratio(size := each[1].shape.size(name), wanted), size))
-
-
-def _fixed(shape: Shape, dynamic: Sequence[str]) -> dict[str, int | str]:
-    return {name: value for name, value in shape.items() if name not in dynamic}
+    return min(rows, key=lambda each: (_ratio(size := each[1].shape.size(name), wanted), size))
 
 
 def _ratio(first: int, second: int) -> float:

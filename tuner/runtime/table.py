@@ -1,14 +1,17 @@
 """The winner table: what `tuner export-config` writes and `tuner.lookup` reads. Standard library only."""
 
+import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuner.errors import TableError, UserError
+from tuner.errors import TableError, UnknownNameError, UserError
 from tuner.records import (
     Bucket,
+    DimensionValue,
     Environment,
     Evidence,
     FrozenMapping,
@@ -21,8 +24,21 @@ from tuner.records import (
     Winner,
 )
 
+if TYPE_CHECKING:
+    from tuner.catalog import Implementation, Kernel, KernelSpec
+
 # Tables of schema 1 hold no portfolio; they are still read.
 SCHEMA_VERSION = 2
+
+
+class Group(NamedTuple):
+    """The rows and the buckets of a table that have the same fixed dimensions, in its order."""
+
+    rows: tuple[Winner, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
+
+
+_Groups = Mapping[FrozenMapping[DimensionValue], Group]
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,35 @@ class WinnerTable:
     environment: Environment
     rows: tuple[Winner, ...]
     portfolio: Portfolio | None = None
+
+    def group(self, shape: Shape, dynamic: Sequence[str]) -> Group:
+        """What has the dimensions of a shape but for the dynamic ones; takes as long in a table of any length."""
+        names = tuple(dynamic)
+        if names not in self._groups:
+            self._groups[names] = self._grouped(names)
+        return self._groups[names].get(_fixed(shape, names), Group())
+
+    def bucket_variant(self, shape: Shape) -> Variant | None:
+        """The portfolio's variant at a shape; None where no bucket holds it."""
+        if self.portfolio is None:
+            return None
+        dynamic = self.portfolio.dynamic
+        buckets = self.group(shape, (dynamic,)).buckets
+        return next((each.variant for each in buckets if each.holds(shape, dynamic)), None)
+
+    @cached_property
+    def _groups(self) -> dict[tuple[str, ...], _Groups]:
+        """By the names of the dynamic dimensions; filled when first asked for."""
+        return {}
+
+    def _grouped(self, dynamic: tuple[str, ...]) -> _Groups:
+        rows: dict[FrozenMapping[DimensionValue], list[Winner]] = {}
+        buckets: dict[FrozenMapping[DimensionValue], list[Bucket]] = {}
+        for row in self.rows:
+            rows.setdefault(_fixed(row.shape, dynamic), []).append(row)
+        for bucket in self.portfolio.buckets if self.portfolio else ():
+            buckets.setdefault(_fixed(bucket.fixed, dynamic), []).append(bucket)
+        return {key: Group(tuple(rows.get(key, ())), tuple(buckets.get(key, ()))) for key in {**rows, **buckets}}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data. Times in microseconds; `evidence` says whether they were measured or estimated."""
@@ -69,9 +114,10 @@ class WinnerTable:
             rows = tuple(_row_from_json(row, kernel, environment, digest) for row in data["rows"])
             held = None if data["schema"] == 1 else data["portfolio"]
             portfolio = None if held is None else _portfolio_from_json(held, kernel)
-            if portfolio and not all(portfolio.find(row.shape) for row in rows):
+            table = cls(kernel, digest, environment, rows, portfolio)
+            if portfolio and not all(table.bucket_variant(row.shape) for row in rows):
                 raise ValueError("a row is in no bucket of the portfolio")
-            return cls(kernel, digest, environment, rows, portfolio)
+            return table
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UserError) as error:
             raise TableError(f"The winner table cannot be read: {type(error).__name__}: {error}.") from error
 
@@ -84,6 +130,59 @@ def read_table(path: Path) -> WinnerTable:
         raise TableError(f"{path} cannot be read: {error}.") from error
     except TableError as error:
         raise TableError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def check_table(table: WinnerTable, kernel: "Kernel", path: Path) -> None:
+    """TableError for a row or bucket of a file that a lookup could not use with this source of the kernel.
+
+    Its dimensions must be the spec's, its variant an implementation with all of that one's parameters, and its marks
+    the names of arguments.
+    """
+    spec = kernel.spec
+    names = {each.name: _argument_names(kernel, each) for each in spec.implementations}
+    held = [(f"row {place}", row.shape, row.variant) for place, row in enumerate(table.rows)]
+    if portfolio := table.portfolio:
+        if portfolio.dynamic not in spec.dynamic_dimensions:
+            what = f"its buckets are of {portfolio.dynamic!r}"
+            raise TableError(f"{path}: {what}, which is no dynamic dimension of {kernel.name}.")
+        for place, bucket in enumerate(portfolio.buckets):
+            held.append((f"bucket {place}", _first_shape(bucket, portfolio.dynamic, spec), bucket.variant))
+    for what, shape, variant in held:
+        try:
+            if spec.shape(shape) != shape:
+                raise TableError(f"expected {spec.shape(shape).label}.")
+            _check_variant(variant, spec.implementation(variant.config.implementation), names)
+        except UserError as error:
+            raise TableError(
+                f"{path}: {what} ({shape.label}) is not of {kernel.name}: {error.message}",
+                hint="Export the table again with this version of the kernel.",
+            ) from error
+
+
+def _first_shape(bucket: Bucket, dynamic: str, spec: "KernelSpec") -> Shape:
+    """The smallest shape of a bucket that the kernel may have; a bucket may begin below the kernel's least size."""
+    least = max([bucket.first, *(each.minimum for each in spec.dimensions if each.name == dynamic)])
+    return Shape({**bucket.fixed, dynamic: least})
+
+
+def _check_variant(variant: Variant, implementation: "Implementation", names: Mapping[str, set[str]]) -> None:
+    if variant.config.parameters.keys() != set(implementation.parameters):
+        found, expected = (", ".join(sorted(each)) for each in (variant.config.parameters, implementation.parameters))
+        raise TableError(f"{implementation.name} has the parameters {found or 'none'}; expected {expected or 'none'}.")
+    marks = variant.specialization
+    for mark in (*marks.do_not_specialize, *marks.do_not_specialize_on_alignment):
+        if mark not in names[implementation.name]:
+            raise UnknownNameError(f"argument of {implementation.name}", mark, names[implementation.name])
+
+
+def _argument_names(kernel: "Kernel", implementation: "Implementation") -> set[str]:
+    """Read from the text without libcst, as `tuner.compile.arguments` would: a lookup stays light."""
+    functions = [each for each in ast.parse(kernel.source(implementation)).body if isinstance(each, ast.FunctionDef)]
+    return {each.arg for one in functions if one.name == implementation.function for each in one.args.args}
+
+
+def _fixed(shape: Mapping[str, DimensionValue], dynamic: tuple[str, ...]) -> FrozenMapping[DimensionValue]:
+    return FrozenMapping({name: value for name, value in shape.items() if name not in dynamic})
 
 
 def _row_to_json(row: Winner) -> dict[str, Any]:

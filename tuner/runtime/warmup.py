@@ -1,12 +1,9 @@
 """Compiles ahead what calls up to a size can reach, in threads: Triton lets go of the interpreter lock meanwhile."""
 
-import gc
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +13,7 @@ from tuner.errors import UserError
 from tuner.records import DimensionValue, Variant
 from tuner.runtime.binaries import Need, reached
 from tuner.runtime.dispatch import Plans
-from tuner.runtime.launcher import Launcher
+from tuner.runtime.launcher import Launcher, whole_parses
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,29 +75,15 @@ def warm_up(
     )
     missing = [(launchers[need.calls], need) for need in needs if not launchers[need.calls].has(need.key)]
     binaries = in_threads(lambda each: _load(*each), missing)
+    for need in needs:
+        launchers[need.calls].warm = True
     return WarmupReport(tuple(binaries), time.perf_counter() - start)
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """What a function that compiles returns for each item, in order."""
-    with _whole_parses(), ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
+    with whole_parses, ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         return list(threads.map(work, items))
-
-
-@contextmanager
-def _whole_parses() -> Iterator[None]:
-    """Keep Python 3.11 from collecting garbage, through which one thread enters `ast.parse` within another's.
-
-    That ends as a SystemError there (CPython issue 106905); Triton parses a kernel's source in each compile.
-    """
-    paused = sys.version_info < (3, 12) and gc.isenabled()
-    if paused:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 def _load(launcher: Launcher, need: Need) -> Warmed:
