@@ -11,8 +11,6 @@ from cli_examples import BUNDLED, ROOT, Tuner
 from tuner.catalog import load_kernel
 from tuner.runtime.bundle import Bundle, read_bundle
 
-pytestmark = pytest.mark.triton
-
 KERNEL = load_kernel("rms_norm")
 WORDS = ("prebuild", "rms_norm", "--shapes", "hidden_size=2048", "--max-num-tokens", "20")
 

@@ -82,7 +82,6 @@ def test_arms_compiles_and_waits_are_shown(
     assert result.out.count("\nassumed     ") == 3
 
 
-@pytest.mark.triton
 def test_json_has_every_arm_with_its_compiles(
     tuner: Tuner, here: object, words: tuple[str | Path, ...], tuned: str
 ) -> None:
@@ -173,7 +172,6 @@ def test_help_says_what_is_played(tuner: Tuner) -> None:
     assert " replay " in tuner("--help").out
 
 
-@pytest.mark.triton
 def test_a_bundle_is_played_as_an_arm_without_a_compile(
     tuner: Tuner, refused: Callable[..., str], here: Callable[[Play], None], tmp_path: Path
 ) -> None:

@@ -15,7 +15,6 @@ def triton_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
 
 
-@pytest.mark.triton
 def test_a_run_tells_what_it_left_out_what_it_shared_and_what_serving_costs(tuner: Tuner, tmp_path: Path) -> None:
     """`row_stride` is 128 at every shape."""
     db = f"sqlite:///{tmp_path}/store.db"
@@ -63,7 +62,6 @@ def test_steps_that_are_nowhere_near_the_shapes_are_told(refused: Callable[..., 
     assert "No step of the workload azure_conversation is near" in refused(*words)
 
 
-@pytest.mark.triton
 def test_the_front_is_drawn(tuner: Tuner, tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     words = (*RUN[:-4], "--jobs", "1", "--trials", "2", "--objective", "pareto", "--plot", tmp_path / "front.html")

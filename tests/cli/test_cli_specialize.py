@@ -31,7 +31,6 @@ def add(tmp_path: Path) -> str:
     return f"{tmp_path / 'add.py'}:add_kernel"
 
 
-@pytest.mark.triton
 def test_the_fused_kernel_in_worker_processes(tuner: Tuner) -> None:
     """The figures that the README states, through the command, with real processes."""
     words = ("specialize", BUNDLED, "--workload", "azure_conversation", "--target", "cuda:90")
@@ -77,7 +76,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(specialize, "WorkerPool", Pool)
 
 
-@pytest.mark.triton
 @pytest.mark.usefixtures("here")
 def test_the_text_says_what_was_looked_at_what_to_do_and_why(tuner: Tuner) -> None:
     shapes = "num_rows=1..40 columns=128,256"
@@ -99,7 +97,6 @@ def test_the_text_says_what_was_looked_at_what_to_do_and_why(tuner: Tuner) -> No
     assert '+@triton.jit(do_not_specialize=["num_rows"])' in text
 
 
-@pytest.mark.triton
 @pytest.mark.usefixtures("here")
 def test_a_bare_function_is_compiled_but_not_timed(tuner: Tuner, add: str) -> None:
     words = (
@@ -125,7 +122,6 @@ def test_a_bare_function_is_compiled_but_not_timed(tuner: Tuner, add: str) -> No
     assert '+@triton.jit(do_not_specialize=["n"])' in text
 
 
-@pytest.mark.triton
 @pytest.mark.usefixtures("here")
 def test_a_source_that_says_so_already_needs_no_patch(tuner: Tuner, add: str, tmp_path: Path) -> None:
     (tmp_path / "add.py").write_text(ADD.replace("@triton.jit", "@triton.jit(do_not_specialize=['n'])"))

@@ -28,7 +28,8 @@ import triton.language as tl
 
 @triton.jit
 def scale_rows_kernel(
-    x_ptr, num_rows, nothing, eps, pair, flag, wide, mixed, COLUMNS: tl.constexpr, BLOCK_ROWS: tl.constexpr
+    x_ptr, num_rows, nothing, eps, pair, flag, wide, mixed, typed: tl.int32, COLUMNS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr
 ):
     tl.store(x_ptr + num_rows, 1.0)
 """
@@ -36,7 +37,8 @@ LAUNCH = """\
     x = inputs["x"]
     arguments = {
         "x_ptr": x[0, rows % 2 :], "num_rows": rows, "nothing": None, "eps": 1e-6, "pair": (rows, 1), "flag": True,
-        "wide": 2**31 - 8 + rows, "mixed": (None, rows, 0.5, x, 2**63)[rows % 5], "COLUMNS": shape.size("columns"),
+        "wide": 2**31 - 8 + rows, "mixed": (None, rows, 0.5, x, 2**63)[rows % 5], "typed": rows,
+        "COLUMNS": shape.size("columns"),
     }
 """
 
@@ -113,6 +115,7 @@ def test_each_kind_of_argument_has_its_classes(kinds: Kernel) -> None:
             "i32",
             "i32, divisible by 16",
         ],
+        "typed": ["i32 1", "i32", "i32, divisible by 16"],
         "COLUMNS": ["= 128"],
     }
     assert {each.type for each in table.of("wide", Mark.SPECIALIZATION)} == {"i32", "i64"}
@@ -123,8 +126,8 @@ def test_each_kind_of_argument_has_its_classes(kinds: Kernel) -> None:
 @settings(deadline=None, max_examples=25)
 @given(
     rows=st.integers(1, 40).map(lambda first: range(first, first + 24)),
-    full=st.sets(st.sampled_from(["x_ptr", "num_rows", "nothing", "eps", "pair", "flag", "wide", "mixed"])),
-    aligned=st.sets(st.sampled_from(["x_ptr", "num_rows", "eps", "pair", "wide", "mixed"])),
+    full=st.sets(st.sampled_from(["x_ptr", "num_rows", "nothing", "eps", "pair", "flag", "wide", "mixed", "typed"])),
+    aligned=st.sets(st.sampled_from(["x_ptr", "num_rows", "eps", "pair", "wide", "mixed", "typed"])),
 )
 def test_a_count_is_exact_for_every_kind(kinds: Kernel, rows: range, full: set[str], aligned: set[str]) -> None:
     chosen = SpecializationSet.of(full, aligned)

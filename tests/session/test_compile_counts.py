@@ -1,5 +1,6 @@
 """Compiles by specialization set over sizes, and what the machine code says of the marks that save none."""
 
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import combinations
@@ -89,6 +90,22 @@ def test_marks_that_save_nothing_are_dropped_by_what_they_do_to_the_code() -> No
         "scale_stride_group": "it saves no compile, and marking it changes no machine code",
     }
     assert not any(each.on_alignment for each in found)
+
+
+@pytest.mark.triton
+def test_what_is_not_compiled_in_time_is_searched() -> None:
+    counts = CompileCounts(KERNEL, SPACE, SHAPES, H100)
+    begun = list[Future[Built | Failure]]()
+
+    def never_ends(variant: Variant, shape: Shape) -> "Future[Built | Failure]":
+        begun.append(Future())
+        return begun[-1]
+
+    code, until = MachineCode(SHAPES, counts, never_ends), time.monotonic() + 0.01
+    assert code.dropped_candidates(SPACE, until) == []
+    assert code.twin(KERNEL.spec.baseline_variant, until) is None
+    assert begun
+    assert all(each.cancelled() for each in begun)
 
 
 @pytest.mark.triton

@@ -72,6 +72,14 @@ def test_each_argument_of_the_fused_kernel_is_judged(fused: Recommendation) -> N
     assert not {"NOPE_DIM", "HEADS_PER_GROUP"} & found.keys()
 
 
+def test_a_mark_of_the_source_that_is_free_stays() -> None:
+    """At these sizes alone it saves nothing, but a server meets others."""
+    shapes: list[dict[str, int | str]] = [{"num_tokens": each, "num_heads": 64, "n_groups": 8} for each in (16, 32, 48)]
+    found = recommend(request_for(FUSED, looked_at(FUSED, shapes)))
+    assert (found.unmarked_compiles, found.recommended.marks) == (1, SpecializationSet.of(["num_tokens"]))
+    assert by_name(found)["num_tokens"].reason.startswith("marked in the source; shapes that were not looked at may")
+
+
 def test_the_row_stride_of_rms_norm_narrows_and_saves_nothing() -> None:
     found = recommend(request_for(NORM, looked_at(NORM, [{"num_tokens": size} for size in SIZES])))
     assert (found.unmarked_compiles, found.recommended.compiles, found.fewest) == (3, 1, None)
@@ -181,7 +189,8 @@ def test_a_constant_that_a_size_feeds_is_a_compile_for_each_value(padded: tuple[
     assert (found.unmarked_compiles, tokens.saves_in_set) == (16 + 1 + 4, 5)
     assert (found.environment, found.recommended.effect.slowdown) == (None, 0.0)
     assert found.fewest is not None
-    assert (found.patch.path, "padded_kernel" in found.patch.diff) == (path, True)
+    assert found.recommended.marks == SpecializationSet.of(["eps"])  # the source's own, which is free
+    assert (found.patch.path, found.patch.diff) == (path, "")
 
 
 def test_a_file_that_cannot_be_imported_is_told(padded: tuple[Kernel, Path]) -> None:

@@ -137,16 +137,18 @@ def class_table(kernel: Kernel, config: Config, shapes: Iterable[Shape], target:
 
 
 def _class(found: tuple[Any, Any]) -> ArgumentClass:
-    """From what Triton's binder gives for one argument: a type and a value or properties."""
+    """From what Triton's binder gives for one argument: a type and a value or properties.
+
+    An argument annotated with a type keeps it at the value 1, which is then the value known.
+    """
     kind, known = found
-    return _interned(str(kind), repr(known) if kind == "constexpr" or isinstance(kind, tuple) else known or "")
+    is_value = kind == "constexpr" or isinstance(kind, tuple) or not isinstance(known, str | None)
+    return _interned(str(kind), repr(known) if is_value else known or "", is_value)
 
 
 @lru_cache(maxsize=4096)
-def _interned(kind: str, known: str) -> ArgumentClass:
-    if kind == "constexpr" or kind.startswith("("):
-        return ArgumentClass(kind, known)
-    return ArgumentClass(kind, None, "D" in known, "S" in known)
+def _interned(kind: str, known: str, is_value: bool) -> ArgumentClass:
+    return ArgumentClass(kind, known) if is_value else ArgumentClass(kind, None, "D" in known, "S" in known)
 
 
 def _mark(name: str, marks: SpecializationSet) -> Mark:

@@ -1,7 +1,9 @@
 """What machine code tells before anything is timed: which marks are worth a search, which sets are the same."""
 
+import math
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import islice
 
@@ -36,11 +38,12 @@ class MachineCode:
         self._compile_at = compile_at
         self._begun: dict[tuple[Variant, Hashable], Future[Built | Failure]] = {}
 
-    def dropped_candidates(self, space: SearchSpace) -> list[Dropped]:
+    def dropped_candidates(self, space: SearchSpace, until: float = math.inf) -> list[Dropped]:
         """The candidates that save no compile beside any set of the others, and narrow an access or change no code.
 
         What a mark does to the code is seen in one config of each implementation, the first that the space allows, at
-        every shape, beside the set that compiles least. A candidate is dropped where that holds in each of them.
+        every shape, beside the set that compiles least. A candidate is dropped where that holds in each of them. What
+        is not compiled by `until` (monotonic seconds) is not known, and is searched.
         """
         examples = [each for implementation in space.implementations for each in self._example(implementation)]
         marks = [(name, False) for name in space.candidates] + [(name, True) for name in space.alignment_candidates]
@@ -51,18 +54,21 @@ class MachineCode:
         }
         found = list[Dropped]()
         for (name, on_alignment), pairs in begun.items():
-            effects = [_effect(_finished(each)) for each in pairs]
+            effects = [_effect(_finished(each, until)) for each in pairs]
             if effects and all(effects):
                 effect = min(filter(None, effects), key=lambda each: each == _NO_CHANGE)
                 found.append(Dropped(name, on_alignment, f"it saves no compile, and marking it {effect}"))
         return found
 
-    def twin(self, variant: Variant) -> Variant | None:
-        """The variant under the set that compiles least, if that compiles less into the same code at every shape."""
+    def twin(self, variant: Variant, until: float = math.inf) -> Variant | None:
+        """The variant under the set that compiles least, if that compiles less into the same code at every shape.
+
+        None too where that is not known by `until` (monotonic seconds).
+        """
         least = Variant(variant.kernel, variant.config, self._counts.smallest_set(variant.config))
         if self._counts.of(least) >= self._counts.of(variant):
             return None
-        pairs = _finished(self._begin(variant, least, self._shapes))
+        pairs = _finished(self._begin(variant, least, self._shapes), until)
         return least if _effect(pairs) == _NO_CHANGE else None
 
     def _example(self, space: ImplementationSpace) -> Iterator[tuple[Config, list[Shape]]]:
@@ -101,8 +107,14 @@ _Pair = tuple["Future[Built | Failure]", "Future[Built | Failure]"]
 _NO_CHANGE = "changes no machine code"
 
 
-def _finished(pairs: Sequence[_Pair]) -> list[tuple[Binary, Binary]] | None:
-    """The binaries; None when one of them could not be compiled."""
+def _finished(pairs: Sequence[_Pair], until: float) -> list[tuple[Binary, Binary]] | None:
+    """The binaries; None when one of them could not be compiled, or not by then. What takes longer is given up."""
+    futures = {each for pair in pairs for each in pair}
+    late = wait(futures, timeout=None if until == math.inf else max(0.0, until - time.monotonic())).not_done
+    if late:
+        for each in late:
+            each.cancel()
+        return None
     found = []
     for first, second in pairs:
         one, other = result(first), result(second)

@@ -42,6 +42,8 @@ from tuner.store import Store
 
 # The longest that one of the compiles may take which tell what marks do to the machine code.
 LOOK_TIMEOUT_S = 120.0
+# Of a run's time at most this share is for these.
+_LOOK_SHARE = 0.25
 _POLL_S = 0.5
 
 
@@ -150,8 +152,10 @@ class TuningSession:
     def _begin(self) -> list[Dropped]:
         """Leave out what is not worth searching, and learn what is stored."""
         request, dropped = self._request, list[Dropped]()
-        if time.monotonic() < self._search_deadline:
-            dropped = self._code.dropped_candidates(request.space)
+        look_s = math.inf if request.timeout_s is None else request.timeout_s * _LOOK_SHARE
+        until = min(time.monotonic() + look_s, self._search_deadline)
+        if time.monotonic() < until:
+            dropped = self._code.dropped_candidates(request.space, until)
         names, aligned = ([each.name for each in dropped if each.on_alignment is kind] for kind in (False, True))
         space = request.space.without(names, aligned)
         for shape in request.shapes:
@@ -239,7 +243,7 @@ class TuningSession:
         baseline = self._request.baseline
         if time.monotonic() > self._deadline:
             return None
-        twin = self._code.twin(baseline)
+        twin = self._code.twin(baseline, self._deadline)
         return None if twin in self._ledger.wrong else twin
 
     def _claimed(self, shapes: Sequence[Shape]) -> list[Shape]:

@@ -74,7 +74,12 @@ def _runtime_report(
         reason = _why_not(saves_in_set, mine.get(Mark.SPECIALIZATION))
     else:
         saved = table.count(others) - table.count(recommended)
-        reason = f"saves {_compiles(saved)} beside the other marks; {_harmless(effects[_only(advice, name)])}"
+        why = (
+            f"saves {_compiles(saved)} beside the other marks"
+            if saved
+            else "marked in the source; shapes that were not looked at may need it"
+        )
+        reason = f"{why}; {_harmless(effects[_only(advice, name)])}"
     classes = _shares(table, scope, name)
     return ArgumentReport(
         name, False, classes, len(set(table.of(name))), saves_alone, saves_in_set, mine, advice, reason

@@ -13,7 +13,7 @@ from tuner.processes import Failure, WorkerPool
 from tuner.records import Config, Environment, SpecializationSet, Speedup, Target
 from tuner.space import load_space
 from tuner.specialize.advice import ArgumentReport, argument_reports
-from tuner.specialize.choice import first_free, one_mark, useful_sets
+from tuner.specialize.choice import first_free, one_mark, single_marks, useful_sets
 from tuner.specialize.effect import Effect
 from tuner.specialize.patch import Patch, declared_marks, decorator_patch
 from tuner.specialize.scope import Scope
@@ -104,17 +104,18 @@ def recommend(request: Request, tell: Tell = lambda _: None) -> Recommendation:
     table = _table(request, target)
     scope = request.scope.among(table.shapes)
     measure = partial(_measure, request.kernel.folder, tell) if measured else None
+    declared = declared_marks(request.source, request.function)
     with WorkerPool(request.jobs) as pool:
         bench = Workbench(request.kernel, request.config, table, scope, target, pool, measure, request.sized)
-        singles, sets = _singles(table), useful_sets(table)
+        singles, sets = list(dict.fromkeys([*_singles(table), *single_marks(declared)])), useful_sets(table)
         tell(f"compiling for {target}")
         bench.compile(singles)
         likely = first_free(sets, lambda marks: bool(bench.of(marks).cost))
         bench.time([*singles, likely, sets[0]])
         best = first_free(sets, lambda marks: bool(bench.timed(marks).cost))
+        best = _kept(best, declared, lambda marks: bool(bench.timed(marks).cost))
         effects = {marks: bench.timed(marks) for marks in {*singles, best, sets[0]}}
     chosen, least = (MarkedSet(marks, table.count(marks), effects[marks]) for marks in (best, sets[0]))
-    declared = declared_marks(request.source, request.function)
     return Recommendation(
         kernel=request.kernel,
         config=request.config,
@@ -129,6 +130,17 @@ def recommend(request: Request, tell: Tell = lambda _: None) -> Recommendation:
         fewest=least if least.compiles < chosen.compiles else None,
         patch=decorator_patch(request.source, request.function, best),
     )
+
+
+def _kept(
+    best: SpecializationSet, declared: SpecializationSet, costs: Callable[[SpecializationSet], bool]
+) -> SpecializationSet:
+    """`best` with the source's own marks that cost nothing: what was not looked at may need them."""
+    free = [marks for marks in single_marks(declared) if not costs(marks)]
+    full = {name for marks in free for name in marks.do_not_specialize} | {*best.do_not_specialize}
+    aligned = {name for marks in free for name in marks.do_not_specialize_on_alignment}
+    union = SpecializationSet.of(full, ({*best.do_not_specialize_on_alignment} | aligned) - full)
+    return best if costs(union) else union
 
 
 def _table(request: Request, target: Target) -> ClassTable:
