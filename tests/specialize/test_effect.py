@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pytest
 from specialize_examples import binary
 
+from tuner.compile.inspect import narrower
 from tuner.records import Binary, Evidence, Shape, SpecializationSet, Speedup
 from tuner.specialize import Comparison, Effect, TimeRatio
-from tuner.specialize.effect import narrower
 
 MARKS = SpecializationSet.of(["n"])
 PLAIN = binary("plain")

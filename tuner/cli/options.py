@@ -14,7 +14,7 @@ from rich.console import Console
 from tuner import settings
 from tuner.catalog import Kernel, load_folder, load_kernel
 from tuner.errors import UserError
-from tuner.records import DimensionValue
+from tuner.records import DEFAULT_TARGET, KNOWN_TARGETS, DimensionValue, Target
 
 KernelArgument = Annotated[
     str, typer.Argument(metavar="KERNEL", help="A kernel's name (see `tuner kernels`), or the path of its folder.")
@@ -25,6 +25,15 @@ DatabaseOption = Annotated[
 ]
 _RANGE = re.compile(r"(?P<first>\d+)\.\.(?P<last>\d+)")
 _LONGEST_RANGE = 100_000
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help=f"Compile for this target and estimate, without a GPU: {', '.join(KNOWN_TARGETS)}. "
+        f"Default: measure on this machine's GPU; {DEFAULT_TARGET} where there is none.",
+    ),
+]
 # Columns of a table that no terminal shows.
 _PIPED_WIDTH = 200
 
@@ -34,6 +43,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 def find_kernel(text: str) -> Kernel:
     """A bundled kernel by name, or the kernel in a folder when the text has a slash."""
     return load_folder(Path(text)) if "/" in text else load_kernel(text)
+
+
+def target_or_gpu(text: str | None) -> Target | None:
+    """The named target; None for this machine's GPU, and the default target where there is none."""
+    if text is not None:
+        return Target.parse(text)
+    import torch
+
+    return None if torch.cuda.is_available() else DEFAULT_TARGET
 
 
 def database(url: str | None) -> str:

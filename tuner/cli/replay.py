@@ -9,13 +9,15 @@ from tuner.cli.options import (
     DatabaseOption,
     JsonOption,
     KernelArgument,
+    TargetOption,
     find_kernel,
     parse_shapes,
     print_json,
+    target_or_gpu,
     terminal,
 )
 from tuner.errors import UserError
-from tuner.records import DEFAULT_TARGET, KNOWN_TARGETS, Environment, Target
+from tuner.records import Environment
 
 if TYPE_CHECKING:
     from tuner.replay import Replay
@@ -36,15 +38,7 @@ def replay(
             "Default: those of the first shape of the kernel's search space.",
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            metavar="TARGET",
-            help=f"Compile for this target and estimate, without a GPU: {', '.join(KNOWN_TARGETS)}. "
-            f"Default: launch on this machine's GPU; {DEFAULT_TARGET} where there is none.",
-        ),
-    ] = None,
+    target: TargetOption = None,
     bundle: Annotated[
         Path | None,
         typer.Option("--bundle", metavar="DIR", help="Also play what `tuner prebuild` wrote there, without a compile."),
@@ -89,14 +83,11 @@ def replay(
     _play(Replay(found, loaded, steps, given[0], baseline, _environment(target), db, seed), bundle, as_json)
 
 
-def _environment(target: str | None) -> Environment:
-    import torch
-
+def _environment(text: str | None) -> Environment:
     from tuner.measure.environment import device_environment, estimated_environment
 
-    if target is None and torch.cuda.is_available():
-        return device_environment()
-    return estimated_environment(Target.parse(target) if target else DEFAULT_TARGET)
+    target = target_or_gpu(text)
+    return device_environment() if target is None else estimated_environment(target)
 
 
 def _play(request: "Replay", bundle: Path | None, as_json: bool) -> None:

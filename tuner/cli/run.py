@@ -11,14 +11,16 @@ from tuner.cli.options import (
     DatabaseOption,
     JsonOption,
     KernelArgument,
+    TargetOption,
     database,
     find_kernel,
     parse_shapes,
     print_json,
+    target_or_gpu,
     terminal,
 )
 from tuner.errors import UserError
-from tuner.records import DEFAULT_TARGET, KNOWN_TARGETS, Evidence, Target
+from tuner.records import Evidence
 from tuner.search.search import Method
 from tuner.space.space import Objective
 
@@ -48,15 +50,7 @@ def run(
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="End the run with its final by then.")
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            metavar="TARGET",
-            help=f"Compile for this target and estimate, without a GPU: {', '.join(KNOWN_TARGETS)}. "
-            f"Default: measure on this machine's GPU; {DEFAULT_TARGET} where there is none.",
-        ),
-    ] = None,
+    target: TargetOption = None,
     db: DatabaseOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes what the search proposes.")] = 0,
     jobs: Annotated[
@@ -109,7 +103,7 @@ def run(
         kernel=found,
         space=loaded,
         shapes=whole_shapes(found, loaded, parse_shapes(shapes or [])),
-        target=_target(target),
+        target=target_or_gpu(target),
         trials=trials or loaded.trials,
         workload=find_workload(found, loaded, workload),
         timeout_s=timeout if timeout is not None else loaded.timeout_s,
@@ -183,11 +177,3 @@ def _print_text(summary: "RunSummary", request: "RunRequest", console: "Console"
     if summary.evaluated:
         console.print(sharing_text(summary.sharing, evidence))
     console.print(f"{summary.evaluated} evaluations added to {place}.")
-
-
-def _target(text: str | None) -> Target | None:
-    if text is not None:
-        return Target.parse(text)
-    import torch
-
-    return None if torch.cuda.is_available() else DEFAULT_TARGET

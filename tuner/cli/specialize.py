@@ -5,9 +5,17 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import JsonOption, find_kernel, parse_pairs, parse_shapes, print_json, terminal
+from tuner.cli.options import (
+    JsonOption,
+    TargetOption,
+    find_kernel,
+    parse_pairs,
+    parse_shapes,
+    print_json,
+    target_or_gpu,
+    terminal,
+)
 from tuner.errors import UnknownNameError, UserError
-from tuner.records import DEFAULT_TARGET, KNOWN_TARGETS, Target
 
 _OPTIONS = ("num_warps", "num_stages", "maxnreg")
 
@@ -57,15 +65,7 @@ def specialize(
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="A compile option of a bare function: num_warps=8."),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            metavar="TARGET",
-            help=f"Compile for this target and estimate, without a GPU: {', '.join(KNOWN_TARGETS)}. "
-            f"Default: measure on this machine's GPU; {DEFAULT_TARGET} where there is none.",
-        ),
-    ] = None,
+    target: TargetOption = None,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Compiling processes. Default: one per core.", show_default=False)
     ] = os.cpu_count() or 1,
@@ -104,7 +104,7 @@ def specialize(
     config = config_of(loaded, implementation, scope)
     if not bare:
         source = loaded.folder / loaded.spec.implementation(config.implementation).file
-    request = Request(loaded, config, scope, _target(target), jobs, source, sized=not bare)
+    request = Request(loaded, config, scope, target_or_gpu(target), jobs, source, sized=not bare)
     with terminal(stderr=True).status("starting") as status:
         result = recommend(request, status.update)
     if as_json:
@@ -125,11 +125,3 @@ def _compile_options(words: list[str]) -> dict[str, int]:
         except ValueError:
             raise UserError(f"{name}={text!r} is not an integer.") from None
     return options
-
-
-def _target(text: str | None) -> Target | None:
-    if text is not None:
-        return Target.parse(text)
-    import torch
-
-    return None if torch.cuda.is_available() else DEFAULT_TARGET

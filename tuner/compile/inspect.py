@@ -5,6 +5,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,17 @@ def _inspect_hip(compiled: Any, specialization_key: str, compile_s: float) -> Bi
         store_bytes=FrozenMapping(stores),
         compile_s=compile_s,
     )
+
+
+def narrower(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[int, int] | None:
+    """The widest access in bytes that gets rarer and the narrowest that gets more frequent, if it is narrower.
+
+    Both map bytes per thread to a number of instructions.
+    """
+    change = {int(width): after.get(width, 0) - before.get(width, 0) for width in {*before, *after}}
+    lost = [width for width, count in change.items() if count < 0]
+    gained = [width for width, count in change.items() if count > 0]
+    return (max(lost), min(gained)) if lost and gained and min(gained) < max(lost) else None
 
 
 def _digest(code: str, metadata: Any) -> str:

@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import islice
 
 from tuner.compile.builder import Built
+from tuner.compile.inspect import narrower
 from tuner.processes import Failure, result
 from tuner.records import Binary, Config, Shape, SpecializationSet, Variant
 from tuner.session.compile_counts import CompileCounts, with_mark
@@ -138,11 +139,5 @@ def _narrowed(wide: Binary, narrow: Binary) -> Iterator[str]:
         ("stores", wide.store_bytes, narrow.store_bytes),
         ("loads", wide.load_bytes, narrow.load_bytes),
     ):
-        lost, gained = _fewer(before, after), _fewer(after, before)
-        if lost and gained and max(lost) > max(gained):
-            yield f"narrows {kind} from {max(lost)} bytes to {max(gained)}"
-
-
-def _fewer(before: Mapping[str, int], after: Mapping[str, int]) -> list[int]:
-    """The widths in bytes of which there are fewer than before."""
-    return [int(width) for width, count in before.items() if after.get(width, 0) < count]
+        if widths := narrower(before, after):
+            yield f"narrows {kind} from {widths[0]} bytes to {widths[1]}"

@@ -1,8 +1,8 @@
 """What marks do to the machine code and to its time."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuner.compile.inspect import narrower
 from tuner.records import Binary, Evidence, Shape, SpecializationSet, Speedup
 
 # What a mark may cost. Estimates of two binaries that differ in a few instructions are no better than that.
@@ -105,14 +105,3 @@ class Effect:
         if self.evidence and self.slowdown is not None and self.slowdown > _LIMIT[self.evidence]:
             reasons.append(f"makes the steps {self.slowdown:.1%} slower ({self.evidence})")
         return ", ".join(reasons)
-
-
-def narrower(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[int, int] | None:
-    """The widest access in bytes that gets rarer and the narrowest that gets more frequent, if it is narrower.
-
-    Both map bytes per thread to a number of instructions.
-    """
-    change = {int(width): after.get(width, 0) - before.get(width, 0) for width in {*before, *after}}
-    lost = [width for width, count in change.items() if count < 0]
-    gained = [width for width, count in change.items() if count > 0]
-    return (max(lost), min(gained)) if lost and gained and min(gained) < max(lost) else None
