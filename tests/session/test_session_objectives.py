@@ -137,6 +137,16 @@ def test_pareto_tells_the_front_and_chooses_winners_by_time(bench: Bench) -> Non
     assert bench.run(trials=2).summary.tradeoff is None
 
 
+def test_other_sizes_of_a_workload_decide_anew(bench: Bench) -> None:
+    """By these compiles count, and of variants as fast those that compile least are taken."""
+    from test_weights import workload
+
+    bench.run(workload=workload(4, 60))
+    assert bench.run(workload=workload(4, 4, 60)).evaluator.contests == []
+    again = bench.run(workload=workload(5, 60))
+    assert (again.summary.evaluated, len(again.evaluator.contests)) == (0, len(SHAPES))
+
+
 def test_a_workload_that_is_nowhere_near_is_refused_before_anything_is_spent(bench: Bench) -> None:
     from test_weights import workload
 

@@ -137,8 +137,10 @@ class Ledger:
 
 
 def _digest(shapes: Iterable[Shape], request: RunRequest) -> str:
-    """16 hex digits that name a set of shapes and, where stalls decide, the steps and sizes over which they count."""
+    """16 hex digits that name a set of shapes, the sizes at which compiles count and, for serving, the steps."""
     parts = sorted(shape.canonical for shape in shapes)
+    if request.workload:
+        parts += map(str, request.workload.histogram)
     if request.space.objective is Objective.SERVING:
-        parts += ["serving", str(request.space.steps), request.workload.name if request.workload else ""]
+        parts += ["serving", str(request.space.steps)]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
