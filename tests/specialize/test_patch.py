@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tuner.errors import UserError
 from tuner.records import SpecializationSet
 from tuner.specialize.patch import declared_marks, decorator_patch
 
@@ -81,3 +82,10 @@ def test_paths_below_the_working_folder_are_short(tmp_path: Path, monkeypatch: p
     path = written(tmp_path, "@triton.jit")
     monkeypatch.chdir(tmp_path)
     assert decorator_patch(path, "f", SpecializationSet.of(["n"])).diff.startswith("--- mine.py\n+++ mine.py\n@@ -4,3")
+
+
+@pytest.mark.parametrize("value", ["NAMES", "[NAME]", "[*NAMES]"])
+def test_marks_that_are_not_written_out_are_refused(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path, f"@triton.jit(do_not_specialize={value})")
+    with pytest.raises(UserError, match=r"do_not_specialize is .*; expected a list of names"):
+        declared_marks(path, "f")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuner.catalog import Implementation
 from tuner.compile.source import arguments, emit
+from tuner.errors import UserError
 from tuner.records import Config, SpecializationSet, Variant
 
 _KEYWORDS = ("do_not_specialize", "do_not_specialize_on_alignment")
@@ -47,7 +48,7 @@ def decorator_patch(path: Path, function: str, marks: SpecializationSet) -> Patc
 
 
 def declared_marks(path: Path, function: str) -> SpecializationSet:
-    """The set in the function's decorator; UserError when there is no such function."""
+    """The set in the function's decorator; UserError for no such function, or for names that are not written out."""
     source = path.read_text(encoding="utf-8")
     runtime = arguments(source, function, source_name=path.name).runtime
     definition = _function(source, function)
@@ -58,6 +59,12 @@ def declared_marks(path: Path, function: str) -> SpecializationSet:
         listed = lists.get(keyword)
         elements = listed.elts if isinstance(listed, ast.List | ast.Tuple) else []
         values = [element.value for element in elements if isinstance(element, ast.Constant)]
+        is_literal = isinstance(listed, ast.List | ast.Tuple) and len(values) == len(elements)
+        if not (is_literal or listed is None or (isinstance(listed, ast.Constant) and listed.value is None)):
+            raise UserError(
+                f"{path.name}:{decorator.lineno}: {keyword} is {ast.unparse(listed)}; expected a list of names.",
+                hint="Write the names out in the decorator.",
+            )
         # Triton also takes an argument's place for its name.
         names = [definition.args.args[value].arg if isinstance(value, int) else str(value) for value in values]
         found.append([name for name in names if name in runtime])
