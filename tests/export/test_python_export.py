@@ -85,7 +85,6 @@ def outputs_in_interpreter(path: Path, name: str, steps: tuple[Step, ...], shape
     return found
 
 
-@pytest.mark.triton
 @pytest.mark.parametrize("name", [FUSED.name, NORM.name])
 def test_it_gives_the_results_of_the_op(name: str, path: Path, tmp_path: Path) -> None:
     kernel, steps = load_kernel(name), STEPS

@@ -51,7 +51,6 @@ def test_a_size_that_the_workload_says_is_refused() -> None:
         _ = replace(REPLAY, fixed={"num_rows": 3}).shapes
 
 
-@pytest.mark.triton
 def test_an_arm_has_a_new_process_and_an_empty_cache(tmp_path: Path) -> None:
     arm = Arm("none", dict.fromkeys(REPLAY.shapes, BASELINE))
     found = play_arm(REPLAY, arm).result
@@ -69,7 +68,6 @@ def test_an_arm_has_a_new_process_and_an_empty_cache(tmp_path: Path) -> None:
     assert (warm.stall_ms, warm.delayed) == (0, 0)
 
 
-@pytest.mark.triton
 def test_each_variant_is_warmed_up_at_the_shapes_that_it_runs() -> None:
     five, one = dict.fromkeys(REPLAY.shapes)
     arm = Arm("ours", {five: scale_rows_variant(1), one: scale_rows_variant(2)}, warm_up=True)
