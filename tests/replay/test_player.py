@@ -91,7 +91,7 @@ def test_a_kernel_that_does_not_compile_fails_by_name(tmp_path: Path) -> None:
 
 
 def test_a_kernel_that_needs_too_much_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.replay.static_player.estimate", lambda *given: None)
+    monkeypatch.setattr("tuner.measure.static.estimate", lambda *given: None)
     found = play(job(PLAIN))
     assert isinstance(found, Failure)
     assert found.status is Status.OUT_OF_RESOURCES

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,10 @@ from tuner.runtime.bundle import MANIFEST, Bundle, Refusal, Refused, identity, r
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("caches")]
 
 STEPS = (Step(1, PLAIN), Step(40, TILE))
 PLACE = FUSED.name
-
-
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("caches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNER_CACHE", str(folder / "tuner"))
-        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
-        patch.delenv("TUNER_BUNDLE", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +40,6 @@ def folder(built: Bundle, tmp_path: Path) -> Path:
     """A copy of the folder of bundles."""
     shutil.copytree(built.folder.parent, tmp_path / "bundles")
     return tmp_path / "bundles"
-
-
-@pytest.fixture
-def stub() -> Iterator[StubDriver]:
-    with stub_driver() as active:
-        yield active
 
 
 @pytest.fixture

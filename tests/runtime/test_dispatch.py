@@ -1,6 +1,6 @@
 """The dispatcher: the variant of every size, and arguments and grids that are those of the kernel's spec."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_examples import SCALE_ROWS, copy_kernel
 from op_examples import arguments_of
-from stub_driver import StubDriver, stub_driver
+from stub_driver import StubDriver
 
 from tuner.catalog import load_folder, load_kernel
 from tuner.compile.specialization import meta_launch
@@ -21,7 +21,7 @@ from tuner.runtime.dispatch import Plans
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step, steps
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("caches")]
 
 FUSED, NORM = load_kernel("fused_inv_rope_fp8_quant"), load_kernel("rms_norm")
 TILE = {
@@ -41,21 +41,6 @@ SHAPES = [
     (FUSED, FUSED.spec.shape({"num_tokens": 1, "num_heads": 4, "n_groups": 4, "tma_aligned_scales": 1})),
     (NORM, NORM.spec.shape({"num_tokens": 1, "hidden_size": 2064})),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("caches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNER_CACHE", str(folder / "tuner"))
-        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
-        yield folder
-
-
-@pytest.fixture
-def stub() -> Iterator[StubDriver]:
-    with stub_driver() as active:
-        yield active
 
 
 def variant(number: int) -> Variant:

@@ -3,7 +3,6 @@
 import gc
 import re
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from tuner.runtime import launcher as module
 from tuner.runtime.binaries import Arguments, Key
 from tuner.runtime.launcher import Launcher, on_device
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("caches")]
 
 CUDA = Target("cuda", "90")
 FUSED, SCALE = load_kernel("fused_inv_rope_fp8_quant"), load_folder(SCALE_ROWS)
@@ -34,21 +33,6 @@ SHAPE = FUSED.spec.shape({"num_tokens": 16, "num_heads": 64, "n_groups": 8})
 NAMES = ("x_ptr", "y_ptr", "num_rows", "row_stride")
 INTEGERS = st.sampled_from([1, 2, 15, 16, 17, 48, 4096, 2**31 - 16, 2**31 - 1, 2**31, 2**31 + 1, 2**40, 0, -1, -16])
 BUFFER = torch.zeros(4096, dtype=torch.bfloat16)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("caches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNER_CACHE", str(folder / "tuner"))
-        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
-        yield folder
-
-
-@pytest.fixture
-def stub() -> Iterator[StubDriver]:
-    with stub_driver() as active:
-        yield active
 
 
 def scale_launcher(variant: Variant) -> Launcher:

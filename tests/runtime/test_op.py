@@ -27,7 +27,7 @@ from tuner.runtime.steps import Step
 from tuner.verify.agreement import compare
 from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, patch_conversions
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("caches")]
 
 FUSED, NORM = load_kernel("fused_inv_rope_fp8_quant"), load_kernel("rms_norm")
 FP8 = torch.float8_e4m3fn
@@ -38,16 +38,6 @@ INTERPRETED = {
     ),
     NORM.name: Config("tile", FrozenMapping(BLOCK_ROWS=4, BLOCK_COLUMNS=16384, ROW_TILES=1, LOAD_STAGES=1, STREAM=0)),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("caches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNER_CACHE", str(folder / "tuner"))
-        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
-        patch.setenv("TUNER_DB", f"sqlite:///{folder / 'none.db'}")
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,12 @@ import gc
 import random
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
 from op_examples import arguments_of
-from stub_driver import StubDriver, stub_driver
+from stub_driver import StubDriver
 
 import tuner
 from tuner.catalog import load_kernel
@@ -22,7 +20,7 @@ from tuner.runtime.op import Op
 from tuner.runtime.steps import Step
 from tuner.runtime.warmup import WarmupReport, in_threads
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("caches")]
 
 FUSED = load_kernel("fused_inv_rope_fp8_quant")
 TILE = Config(
@@ -34,21 +32,6 @@ MARKED = Variant(FUSED.name, TILE, SpecializationSet.of(["num_tokens", "scale_st
 PLAIN = Variant(FUSED.name, FUSED.spec.baseline)
 SIZES = {"num_heads": 8, "n_groups": 2}
 LARGEST = 70
-
-
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("caches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNER_CACHE", str(folder / "tuner"))
-        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
-        yield folder
-
-
-@pytest.fixture
-def stub() -> Iterator[StubDriver]:
-    with stub_driver() as active:
-        yield active
 
 
 def fused(*steps: Step) -> Op:

@@ -26,7 +26,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.records import Binary, Target, Timing
+from tuner.catalog import KernelSpec
+from tuner.compile.builder import Built
+from tuner.processes import Failure
+from tuner.records import Binary, Config, Shape, Status, Target, Timing
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class DeviceModel:
     lanes: int = 128
 
 
+# Triton's own, where a config names no number.
+_DEFAULT_WARPS = 4
 _MB = 1 << 20
 _KB = 1 << 10
 _CUDA = (64, 32, 4.0)
@@ -143,6 +148,21 @@ def estimate(
     )
     time_us = sum(bound_us**_NORM for bound_us in bounds_us) ** (1 / _NORM) + sum(shown_us)
     return Timing(time_us, time_us, time_us, 1)
+
+
+def estimate_launch(
+    spec: KernelSpec, config: Config, shape: Shape, built: Built, programs: int, target: Target
+) -> Timing | Failure:
+    """The estimated time of so many programs of a built variant at a shape.
+
+    A Failure when a program needs more than the device has; KeyError for a target that has no model.
+    """
+    binary, warps = built.binary, config.options.get("num_warps", _DEFAULT_WARPS)
+    timing = estimate(binary, programs, warps, spec.bytes_moved(shape), spec.flops(shape), target, built.repeats)
+    if timing is None:
+        needs = f"{binary.registers} registers, {binary.shared_bytes} bytes shared, {warps} warps: too much"
+        return Failure(Status.OUT_OF_RESOURCES, needs)
+    return timing
 
 
 def _memory_us(moved: int, device: DeviceModel) -> float:

@@ -11,14 +11,12 @@ from tuner.catalog import Kernel
 from tuner.compile.builder import Built, CompileJob, build
 from tuner.compile.module import load_variant
 from tuner.compile.specialization import bind, meta_launch
-from tuner.measure.static import estimate
+from tuner.measure.static import estimate_launch
 from tuner.processes import Failure
-from tuner.records import Shape, Status, Target, Variant
+from tuner.records import Shape, Target, Variant
 from tuner.replay.player import ArmFailedError, Player
 from tuner.runtime.binaries import Arguments, Calls
 from tuner.runtime.bundle import Bundle
-
-_DEFAULT_WARPS = 4
 
 
 class StaticPlayer(Player):
@@ -58,15 +56,13 @@ class StaticPlayer(Player):
         if launched is None:
             return 0.0
         key, programs = launched
-        built = self._built[key] or self._compile(self._variants[shape], shape)
-        self._built[key], binary = built, built.binary
-        warps = self._variants[shape].config.options.get("num_warps", _DEFAULT_WARPS)
-        spec = self._kernel.spec
-        bytes_moved, flops = spec.bytes_moved(shape), spec.flops(shape)
-        timing = estimate(binary, programs, warps, bytes_moved, flops, self._target, built.repeats)
-        if timing is None:
-            needs = f"{binary.registers} registers, {binary.shared_bytes} bytes shared, {warps} warps: too much"
-            raise ArmFailedError(Failure(Status.OUT_OF_RESOURCES, f"{spec.short_label(shape)}: {needs}"))
+        variant = self._variants[shape]
+        built = self._built[key] or self._compile(variant, shape)
+        self._built[key] = built
+        timing = estimate_launch(self._kernel.spec, variant.config, shape, built, programs, self._target)
+        if isinstance(timing, Failure):
+            label = self._kernel.spec.short_label(shape)
+            raise ArmFailedError(Failure(timing.status, f"{label}: {timing.log}"))
         return timing.median_us
 
     def _is_bundled(self, variant: Variant, shape: Shape, arguments: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from tuner.catalog import Kernel
 from tuner.compile.builder import Built
 from tuner.measure.environment import estimated_environment
-from tuner.measure.static import estimate
+from tuner.measure.static import estimate_launch
 from tuner.processes import Failure, WorkerPool
 from tuner.ranking import estimated_winner
 from tuner.records import Agreement, Binary, Evaluation, Shape, Status, Target, Variant
@@ -14,7 +14,6 @@ from tuner.session.evaluator import Contest, Decision, Evaluator, Rules
 from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, check_in_interpreter
 
 _CHECK_TIMEOUT_S = 120.0
-_DEFAULT_WARPS = 4
 
 
 class StaticEvaluator(Evaluator):
@@ -37,14 +36,9 @@ class StaticEvaluator(Evaluator):
         return self._pool.submit(check_in_interpreter, self._kernel.folder, variant, timeout_s=_CHECK_TIMEOUT_S)
 
     def conclude(self, variant: Variant, shape: Shape, built: Built, result: Agreement) -> Evaluation:
-        warps = variant.config.options.get("num_warps", _DEFAULT_WARPS)
-        bytes_moved, flops = self._kernel.spec.bytes_moved(shape), self._kernel.spec.flops(shape)
-        timing = estimate(built.binary, built.programs, warps, bytes_moved, flops, self._target, built.repeats)
-        if timing is None:
-            log = (
-                f"{built.binary.registers} registers, {built.binary.shared_bytes} bytes shared, {warps} warps: too much"
-            )
-            return self.failed(variant, shape, Failure(Status.OUT_OF_RESOURCES, log), built)
+        timing = estimate_launch(self._kernel.spec, variant.config, shape, built, built.programs, self._target)
+        if isinstance(timing, Failure):
+            return self.failed(variant, shape, timing, built)
         return Evaluation(variant, shape, Status.PASSED, "", built.binary, result, timing)
 
     def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:

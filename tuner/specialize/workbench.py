@@ -9,7 +9,7 @@ from tuner.compile.builder import Built, CompileJob, build
 from tuner.compile.classes import ClassTable, Key
 from tuner.compile.specialization import meta_launch
 from tuner.errors import UserError
-from tuner.measure.static import DEVICE_MODELS, estimate
+from tuner.measure.static import DEVICE_MODELS, estimate_launch
 from tuner.processes import Failure, WorkerPool, result
 from tuner.records import DEFAULT_TARGET, Config, Evidence, Shape, SpecializationSet, Speedup, Target, Variant
 from tuner.specialize.effect import Comparison, Effect, TimeRatio
@@ -17,7 +17,6 @@ from tuner.specialize.scope import Scope
 from tuner.specialize.shapes import Representatives
 
 _COMPILE_TIMEOUT_S = 300.0
-_DEFAULT_WARPS = 4
 _NO_MARKS = SpecializationSet()
 
 
@@ -129,9 +128,7 @@ class Workbench:
         """Microseconds of a launch by the roofline; on a GPU that it does not know, those of another one."""
         if not self.sized:
             return None
-        spec, target = self.kernel.spec, self.target if str(self.target) in DEVICE_MODELS else DEFAULT_TARGET
+        target = self.target if str(self.target) in DEVICE_MODELS else DEFAULT_TARGET
         programs = math.prod(meta_launch(self.kernel, self._variant(_NO_MARKS), shape).grid)
-        warps = self.config.options.get("num_warps", _DEFAULT_WARPS)
-        bytes_moved, flops = spec.bytes_moved(shape), spec.flops(shape)
-        timing = estimate(built.binary, programs, warps, bytes_moved, flops, target, built.repeats)
-        return timing.median_us if timing else None
+        timing = estimate_launch(self.kernel.spec, self.config, shape, built, programs, target)
+        return None if isinstance(timing, Failure) else timing.median_us
