@@ -8,12 +8,12 @@ from tuner.search import Cost
 from tuner.session.costs import Costs
 from tuner.space import Objective
 
+EVALUATION = Evaluation(BASELINE, SHAPES[0], Status.PASSED, timing=Timing(8.0, 8.0, 8.0, 1))
 
-def evaluation(compile_s: float) -> Evaluation:
-    """A time of 8 us."""
+
+def binary(compile_s: float) -> Binary:
     none = FrozenMapping[int]()
-    binary = Binary("code", "key", 32, 0, 0, 100, none, none, compile_s)
-    return Evaluation(BASELINE, SHAPES[0], Status.PASSED, binary=binary, timing=Timing(8.0, 8.0, 8.0, 1))
+    return Binary("code", "key", 32, 0, 0, 100, none, none, compile_s)
 
 
 def three(variant: Variant) -> int:
@@ -27,8 +27,8 @@ def three(variant: Variant) -> int:
 def test_a_cost_is_the_time_with_its_stall_or_both(objective: Objective, cost: Cost) -> None:
     """Three compiles of 0.4 s over 100,000 steps are 12 us each."""
     costs = Costs(objective, 100_000, three)
-    costs.learn(evaluation(0.4))
-    assert costs.of(evaluation(0.4)) == pytest.approx(cost)
+    costs.learn(binary(0.4))
+    assert costs.of(EVALUATION) == pytest.approx(cost)
     assert costs.count == len(cost)
     assert costs.of(Evaluation(BASELINE, SHAPES[0], Status.WRONG_OUTPUT)) is None
     assert costs.ranked_stall_us(BASELINE) == pytest.approx(12.0 if objective is Objective.SERVING else 0.0)
@@ -40,6 +40,5 @@ def test_all_compiles_count_the_median_of_those_that_were_real() -> None:
     costs = Costs(Objective.SERVING, 1000, three)
     assert costs.compile_s == 0.3
     for seconds in (0.2, 0.007, 0.5, 0.001, 0.9):
-        costs.learn(evaluation(seconds))
-    costs.learn(Evaluation(BASELINE, SHAPES[0], Status.COMPILE_ERROR))
+        costs.learn(binary(seconds))
     assert costs.compile_s == 0.5

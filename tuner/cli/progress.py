@@ -19,11 +19,11 @@ from tuner.session.events import (
     ShapeSkipped,
     SpaceExhausted,
     WaitingForDevice,
+    WarmStarting,
     WinnerChosen,
 )
 
 _PLAIN_EVERY = 10
-_WAITING = "another run has the GPU; waiting until it is free"
 
 Label = Callable[[Shape], str]
 
@@ -56,8 +56,8 @@ class _LiveView:
     def __call__(self, event: Event) -> None:
         progress = self._progress
         match event:
-            case WaitingForDevice():
-                progress.update(self._task, description=_WAITING)
+            case WaitingForDevice() | WarmStarting():
+                progress.update(self._task, description=_meanwhile(event))
             case RunStarted():
                 self._unit = _unit(event)
                 progress.console.print(_opening(event))
@@ -90,8 +90,8 @@ class _PlainView:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case WaitingForDevice():
-                self._print(_WAITING)
+            case WaitingForDevice() | WarmStarting():
+                self._print(_meanwhile(event))
             case RunStarted():
                 self._unit = _unit(event)
                 self._done, self._planned = event.stored, event.planned
@@ -118,6 +118,12 @@ class _PlainView:
 def _opening(event: RunStarted) -> str:
     stored = f", {event.stored} of them stored already" if event.stored else ""
     return f"{event.environment.label}: {event.planned} evaluations{stored}"
+
+
+def _meanwhile(event: WaitingForDevice | WarmStarting) -> str:
+    if isinstance(event, WaitingForDevice):
+        return "another run has the GPU; waiting until it is free"
+    return "compiling configs, to try those of the best estimates first"
 
 
 def _unit(event: RunStarted) -> str:

@@ -3,7 +3,7 @@
 from statistics import median
 
 from tuner.ranking import Compiles
-from tuner.records import Evaluation, Variant
+from tuner.records import Binary, Evaluation, Variant
 from tuner.search import Cost
 from tuner.space import Objective
 
@@ -35,10 +35,10 @@ class Costs:
         self._compiles = compiles
         self._seconds: list[float] = []
 
-    def learn(self, evaluation: Evaluation) -> None:
-        """Take note of how long the binary's compile took."""
-        if evaluation.binary is not None and was_compiled(evaluation.binary.compile_s):
-            self._seconds.append(evaluation.binary.compile_s)
+    def learn(self, binary: Binary) -> None:
+        """Take note of how long a compile took."""
+        if was_compiled(binary.compile_s):
+            self._seconds.append(binary.compile_s)
 
     @property
     def compile_s(self) -> float:

@@ -29,6 +29,11 @@ class CandidateDropped:
 
 
 @dataclass(frozen=True)
+class WarmStarting:
+    """Configs are compiled, so that those of the best estimates are tried first."""
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """One evaluation was stored; `best_us` is the lowest median at its shape so far, None while nothing passed."""
 
@@ -78,6 +83,7 @@ Event = (
     WaitingForDevice
     | RunStarted
     | CandidateDropped
+    | WarmStarting
     | Evaluated
     | SpaceExhausted
     | FinalStarted

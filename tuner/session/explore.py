@@ -1,6 +1,6 @@
 """Which trials a run makes: each shape's own search, and what was best at other shapes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from tuner.ranking import fastest
@@ -32,19 +32,24 @@ class Exploration:
         ledger: Ledger,
         searches: Mapping[Shape, Search],
         counts: CompileCounts,
+        first: Sequence[Trial],
         evaluate: Evaluate,
         listener: Listener,
     ) -> None:
+        """`first` is tried before anything else but the baseline."""
         self._request = request
         self._ledger = ledger
         self._searches = searches
         self._counts = counts
+        self._first = first
         self._evaluate = evaluate
         self._listener = listener
         self._exhausted: set[Shape] = set()
 
     def run(self) -> bool:
         """Search in stages; after each, let shapes try what was best at others. False when time ran out first."""
+        if self._first and not (self._search(1) and self._start()):
+            return False
         trials, count = self._request.trials, len(self._request.shapes)
         kept = int(trials * _KEPT_SHARE)
         for_own = min(_OWN_BEST, kept)
@@ -55,6 +60,16 @@ class Exploration:
             if not (self._search(limit) and self._spread(own, reach)):
                 return False
         return self._search(trials)
+
+    def _start(self) -> bool:
+        """Try what is to be tried first; False when time ran out."""
+        done, wrong, trials = self._ledger.done, self._ledger.wrong, list[Trial]()
+        room = {shape: self._request.trials - len(done[shape]) for shape in self._request.shapes}
+        for variant, shape in self._first:
+            if room[shape] > 0 and variant not in done[shape] and variant not in wrong:
+                room[shape] -= 1
+                trials.append((variant, shape))
+        return self._evaluate(partial(next, iter(trials), None))
 
     def _search(self, trials: int) -> bool:
         """Evaluate until every shape has so many trials; False when time ran out first."""

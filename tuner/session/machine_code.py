@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +12,7 @@ from tuner.compile.inspect import narrower
 from tuner.processes import Failure, result
 from tuner.records import Binary, Config, Shape, SpecializationSet, Variant
 from tuner.session.compile_counts import CompileCounts, with_mark
+from tuner.session.ledger import Trial
 from tuner.space import ImplementationSpace, SearchSpace
 
 Compile = Callable[[Variant, Shape], "Future[Built | Failure]"]
@@ -72,6 +73,19 @@ class MachineCode:
         pairs = _finished(self._begin(variant, least, self._shapes), until)
         return least if _effect(pairs) == _NO_CHANGE else None
 
+    def built(self, trials: Sequence[Trial], until: float = math.inf) -> dict[Trial, Built]:
+        """What each variant has at its shape; without those that do not compile, or not by `until`."""
+        futures = {trial: self._once(*trial) for trial in trials}
+        _wait(futures.values(), until)
+        found = {trial: result(future) for trial, future in futures.items()}
+        return {trial: each for trial, each in found.items() if isinstance(each, Built)}
+
+    @property
+    def binaries(self) -> list[Binary]:
+        """All that was compiled so far."""
+        finished = [result(future) for future in self._begun.values() if future.done()]
+        return [each.binary for each in finished if isinstance(each, Built)]
+
     def _example(self, space: ImplementationSpace) -> Iterator[tuple[Config, list[Shape]]]:
         """The first config of an implementation, if it has any, with the shapes at which it is allowed."""
         for config in islice((config for shape in self._shapes for config in space.configs(shape)), 1):
@@ -109,12 +123,8 @@ _NO_CHANGE = "changes no machine code"
 
 
 def _finished(pairs: Sequence[_Pair], until: float) -> list[tuple[Binary, Binary]] | None:
-    """The binaries; None when one of them could not be compiled, or not by then. What takes longer is given up."""
-    futures = {each for pair in pairs for each in pair}
-    late = wait(futures, timeout=None if until == math.inf else max(0.0, until - time.monotonic())).not_done
-    if late:
-        for each in late:
-            each.cancel()
+    """The binaries; None when one of them could not be compiled, or not by then."""
+    if not _wait([each for pair in pairs for each in pair], until):
         return None
     found = []
     for first, second in pairs:
@@ -123,6 +133,14 @@ def _finished(pairs: Sequence[_Pair], until: float) -> list[tuple[Binary, Binary
             return None
         found.append((one.binary, other.binary))
     return found
+
+
+def _wait(futures: "Iterable[Future[Built | Failure]]", until: float) -> bool:
+    """Whether all are done by then; what is late is given up."""
+    late = wait(set(futures), timeout=None if until == math.inf else max(0.0, until - time.monotonic())).not_done
+    for each in late:
+        each.cancel()
+    return not late
 
 
 def _effect(pairs: Sequence[tuple[Binary, Binary]] | None) -> str | None:

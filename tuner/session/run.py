@@ -14,7 +14,7 @@ from tuner.processes import Failure, WorkerPool
 from tuner.ranking import Tradeoff, pareto_points
 from tuner.records import Environment, Evaluation, Shape, SpecializationSet, Status, Variant, Winner
 from tuner.records.sharing import Sharing
-from tuner.search import Search, create_search
+from tuner.search import Method, Search, create_search
 from tuner.session.compile_counts import CompileCounts
 from tuner.session.costs import HOST_LAUNCH_US, Costs
 from tuner.session.device_evaluator import DeviceEvaluator
@@ -28,6 +28,7 @@ from tuner.session.events import (
     RunStarted,
     ShapeSkipped,
     WaitingForDevice,
+    WarmStarting,
     WinnerChosen,
 )
 from tuner.session.explore import Exploration
@@ -36,13 +37,14 @@ from tuner.session.machine_code import Dropped, MachineCode
 from tuner.session.pipeline import Pipeline
 from tuner.session.request import RunRequest
 from tuner.session.static_evaluator import StaticEvaluator
+from tuner.session.warm_start import warm_start
 from tuner.session.weights import counted_shapes, shape_weights
 from tuner.space import L2State, Objective
 from tuner.store import Store
 
-# The longest that one of the compiles may take which tell what marks do to the machine code.
+# The longest that one of the compiles may take which are no trials, but tell of the machine code.
 LOOK_TIMEOUT_S = 120.0
-# Of a run's time at most this share is for these.
+# Of a run's time at most this share is for these, before the search.
 _LOOK_SHARE = 0.25
 _POLL_S = 0.5
 
@@ -152,8 +154,7 @@ class TuningSession:
     def _begin(self) -> list[Dropped]:
         """Leave out what is not worth searching, and learn what is stored."""
         request, dropped = self._request, list[Dropped]()
-        look_s = math.inf if request.timeout_s is None else request.timeout_s * _LOOK_SHARE
-        until = min(time.monotonic() + look_s, self._search_deadline)
+        until = self._look_deadline
         if time.monotonic() < until:
             dropped = self._code.dropped_candidates(request.space, until)
         names, aligned = ([each.name for each in dropped if each.on_alignment is kind] for kind in (False, True))
@@ -172,8 +173,23 @@ class TuningSession:
         def evaluate(next_trial: Callable[[], Trial | None]) -> bool:
             return self._pipeline.run(next_trial, self._search_deadline)
 
-        way = (self._request, self._ledger, self._searches, self._counts, evaluate, self._listener)
+        first = self._warm_start()
+        for binary in self._code.binaries:
+            self._pipeline.sharing.looked_at(binary)
+            self._costs.learn(binary)
+        way = (self._request, self._ledger, self._searches, self._counts, first, evaluate, self._listener)
         return Exploration(*way).run()
+
+    def _warm_start(self) -> list[Trial]:
+        """What to try first: nothing where estimates are the outcome, or where the method says what is tried."""
+        request = self._request
+        shapes = [shape for shape in request.shapes if len(self._ledger.done[shape]) < request.trials]
+        until = self._look_deadline
+        if request.target is not None or request.method is not Method.TPE or not shapes or time.monotonic() > until:
+            return []
+        self._listener(WarmStarting())
+        target = self._evaluator.environment.target
+        return warm_start(request, shapes, self._counts, self._code, target, until)
 
     def _tradeoff(self) -> Tradeoff | None:
         """What serving costs by what is known now; None under the latency objective."""
@@ -200,8 +216,16 @@ class TuningSession:
         final_s = self._evaluator.decide_s(len(self._request.shapes))
         return self._deadline - min(final_s, self._request.timeout_s / 2)
 
+    @cached_property
+    def _look_deadline(self) -> float:
+        """When looking at machine code before the search must end; worked out when that begins."""
+        timeout_s = self._request.timeout_s
+        look_s = math.inf if timeout_s is None else timeout_s * _LOOK_SHARE
+        return min(time.monotonic() + look_s, self._search_deadline)
+
     def _learn(self, evaluation: Evaluation) -> None:
-        self._costs.learn(evaluation)
+        if evaluation.binary is not None:
+            self._costs.learn(evaluation.binary)
         self._searches[evaluation.shape].update(evaluation.variant, self._costs.of(evaluation))
         self._pipeline.share(evaluation)
 

@@ -29,6 +29,10 @@ class SharingCount:
         self._binaries.add(binary.digest)
         self._compiles += was_compiled(binary.compile_s)
 
+    def looked_at(self, binary: Binary) -> None:
+        """A binary was compiled for no trial."""
+        self._compiles += was_compiled(binary.compile_s)
+
     def measured(self, seconds: float) -> None:
         """A measurement has ended after so many seconds."""
         self._measured_s.append(seconds)

@@ -1,0 +1,154 @@
+"""What a measured run tries first."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from types import ModuleType
+from typing import Any
+
+import pytest
+from session_fakes import (
+    BASELINE,
+    ENVIRONMENT,
+    KERNEL,
+    SHAPES,
+    SPACE,
+    Bench,
+    FakeCompilers,
+    FakeEvaluator,
+    FakeTable,
+    config,
+    settled,
+)
+
+from tuner.compile.builder import Built, CompileJob
+from tuner.processes import Failure
+from tuner.records import Binary, Config, Shape, SpecializationSet, Status, Target, Variant
+from tuner.search import Method
+from tuner.session import RunRequest
+from tuner.session.compile_counts import CompileCounts
+from tuner.session.events import WarmStarting
+from tuner.session.machine_code import MachineCode
+from tuner.session.warm_start import warm_start
+
+H100 = Target("cuda", "90")
+LEAST = SpecializationSet.of(["num_rows", "row_stride"])
+# The fewer the better; so much decides the estimate at these small shapes.
+INSTRUCTIONS = {config(2, 1): 100, config(4, 2): 200, config(1, 1): 400, config(1, 2): 800, config(2, 2): 1600}
+
+
+def least(of: Config) -> Variant:
+    return Variant("scale_rows", of, LEAST)
+
+
+@dataclasses.dataclass
+class Compilers(FakeCompilers):
+    """Each config has so many instructions; those not named are as slow as can be."""
+
+    instructions: Mapping[Config, int] = dataclasses.field(default_factory=lambda: INSTRUCTIONS)
+
+    def binary(self, job: CompileJob) -> Binary:
+        count = self.instructions.get(job.variant.config, 100_000)
+        return dataclasses.replace(super().binary(job), instructions=count)
+
+
+def request(**changes: Any) -> RunRequest:
+    return dataclasses.replace(RunRequest(KERNEL, SPACE, SHAPES, None, 8), **changes)
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> CompileCounts:
+    monkeypatch.setattr("tuner.session.compile_counts.class_table", FakeTable)
+    return CompileCounts(KERNEL, SPACE, SHAPES, H100)
+
+
+def code(counts: CompileCounts, compilers: FakeCompilers) -> MachineCode:
+    def compile_at(variant: Variant, shape: Shape) -> Any:
+        built = Built(compilers.binary(CompileJob(KERNEL.folder, variant, shape, H100)), 8)
+        return settled(compilers.fault(variant, shape) or built)
+
+    return MachineCode(SHAPES, counts, compile_at)
+
+
+def test_each_shape_gets_its_best_estimates_and_the_best_of_all_shapes_come_first(counts: CompileCounts) -> None:
+    found = warm_start(request(), SHAPES, counts, code(counts, Compilers()), H100)
+    best = [least(each) for each in list(INSTRUCTIONS)[:4]]  # half of eight trials
+    assert found == [(variant, shape) for variant in best for shape in SHAPES]
+
+
+def test_what_does_not_compile_is_not_proposed(counts: CompileCounts) -> None:
+    def fault(variant: Variant, shape: Shape) -> Failure | None:
+        broken = variant.config == config(2, 1)
+        return Failure(Status.COMPILE_ERROR, "no") if broken else None
+
+    found = warm_start(request(trials=2), SHAPES, counts, code(counts, Compilers(fault=fault)), H100)
+    assert found == [(least(config(4, 2)), shape) for shape in SHAPES]
+
+
+def test_of_configs_with_the_same_code_and_grid_one_is_proposed(counts: CompileCounts) -> None:
+    found = warm_start(request(trials=20), SHAPES, counts, code(counts, Compilers(lambda variant: "one code")), H100)
+    configs = {variant.config.parameters["BLOCK_ROWS"] for variant, _ in found}
+    assert (len(found), configs) == (3 * len(SHAPES), {1, 2, 4})  # the rows of a program decide the grid
+
+
+def test_what_is_not_compiled_in_time_is_not_proposed(counts: CompileCounts) -> None:
+    late = MachineCode(SHAPES, counts, lambda variant, shape: Future())
+    assert warm_start(request(), SHAPES, counts, late, H100, time.monotonic() + 0.01) == []
+
+
+def test_of_a_large_space_the_seed_draws_what_is_looked_at(
+    counts: CompileCounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.session.warm_start._MOST_CONFIGS", 2)
+    drawn = [
+        frozenset(variant.config for variant, _ in warm_start(request(seed=seed), SHAPES, counts, looked, H100))
+        for seed in (0, 0, 1, 2, 3)
+        for looked in [code(counts, Compilers())]
+    ]
+    assert all(len(each) == 2 for each in drawn)
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+def test_nothing_is_proposed_for_a_gpu_whose_limits_are_not_known(counts: CompileCounts) -> None:
+    assert warm_start(request(), SHAPES, counts, code(counts, Compilers()), Target("cuda", "70")) == []
+
+
+# In a run.
+
+
+def test_a_run_tries_them_after_the_baseline_and_the_search_goes_on_from_there(bench: Bench) -> None:
+    compilers = Compilers()
+    done = bench.run(compilers=compilers, method=Method.TPE, trials=12)
+    best = [(least(each), shape) for each in INSTRUCTIONS for shape in SHAPES]
+    assert done.submitted[: 2 + len(best)] == [(BASELINE, shape) for shape in SHAPES] + best
+    assert len(done.submitted) == len(set(done.submitted)) == 12 * len(SHAPES)
+    assert len(done.of(WarmStarting)) == 1
+    looks = [job for job in compilers.looks if job.variant.config != BASELINE.config]  # that one's are of the final
+    assert done.summary.sharing.compiles == len(looks) + len(compilers.jobs)
+
+
+def test_a_run_that_has_all_its_trials_does_not_compile_for_it(bench: Bench) -> None:
+    bench.run(method=Method.TPE, trials=8)
+    again = bench.run(method=Method.TPE, trials=8)
+    assert again.of(WarmStarting) == []
+    more = bench.run(method=Method.TPE, trials=9)
+    assert (len(more.of(WarmStarting)), len(more.submitted)) == (1, len(SHAPES))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"method": Method.GRID}, {"method": Method.RANDOM}, {"method": Method.TPE, "target": H100}]
+)
+def test_neither_a_given_order_nor_an_estimating_run_begins_with_them(bench: Bench, changes: dict[str, Any]) -> None:
+    assert bench.run(evaluator=FakeEvaluator(environment=ENVIRONMENT), **changes).of(WarmStarting) == []
+
+
+def test_looking_ends_with_its_share_of_the_time(
+    bench: Bench, loop: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_LOOK_SHARE", -math.inf)
+    done = bench.run(method=Method.TPE, timeout_s=600.0)
+    assert done.of(WarmStarting) == []
+    assert done.summary.evaluated == 8 * len(SHAPES)

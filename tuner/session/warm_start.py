@@ -1,0 +1,72 @@
+"""What each shape tries first: the configs that the estimate, from their machine code, finds fastest.
+
+So runs of every seed begin with the same good configs. An estimate only proposes: what it proposes is measured like any
+other trial, and the search learns from it.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from random import Random
+
+from tuner.compile.builder import Built
+from tuner.compile.specialization import meta_launch
+from tuner.measure.static import DEVICE_MODELS, estimate_launch
+from tuner.processes import Failure
+from tuner.records import Shape, Target, Variant
+from tuner.session.compile_counts import CompileCounts
+from tuner.session.ledger import Trial
+from tuner.session.machine_code import MachineCode
+from tuner.session.request import RunRequest
+
+# Of so many estimated best, one was close to the measured best at every shape (docs/estimates.md); at most this share
+# of a shape's trials is theirs.
+_BEST = 10
+_SHARE = 0.5
+# So many configs are looked at, and for no longer than this.
+_MOST_CONFIGS = 512
+_LONGEST_S = 60.0
+
+
+def warm_start(
+    request: RunRequest,
+    shapes: Sequence[Shape],
+    counts: CompileCounts,
+    code: MachineCode,
+    target: Target,
+    until: float = math.inf,
+) -> list[Trial]:
+    """The configs that look fastest at each shape, with the set that compiles least; those that look best come first.
+
+    Each config of the space is compiled for it, or of a large space some that the request's seed draws; what is not
+    compiled by `until` (monotonic seconds), or after a minute, is not proposed. Empty where the GPU's limits are not
+    known.
+    """
+    if str(target) not in DEVICE_MODELS:
+        return []
+    allowed = {shape: list(request.space.configs(shape)) for shape in shapes}
+    configs = list(dict.fromkeys(config for held in allowed.values() for config in held))
+    drawn = Random(request.seed).sample(configs, min(len(configs), _MOST_CONFIGS))
+    variants = {config: Variant(request.kernel.name, config, counts.smallest_set(config)) for config in drawn}
+    trials = {
+        shape: [(variants[config], shape) for config in held if config in variants] for shape, held in allowed.items()
+    }
+    built = code.built([each for held in trials.values() for each in held], min(until, time.monotonic() + _LONGEST_S))
+    count = min(_BEST, int(request.trials * _SHARE))
+    ranked = [_fastest(request, held, built, target)[:count] for held in trials.values()]
+    return [trial for rank in zip_longest(*ranked) for trial in rank if trial is not None]
+
+
+def _fastest(request: RunRequest, trials: Sequence[Trial], built: Mapping[Trial, Built], target: Target) -> list[Trial]:
+    """The trials by their estimates, the fastest first; of those with the same code and grid one."""
+    estimates: dict[tuple[str, int], tuple[float, Trial]] = {}
+    for variant, shape in trials:
+        if (variant, shape) not in built:
+            continue
+        found = built[variant, shape]
+        programs = math.prod(meta_launch(request.kernel, variant, shape).grid)
+        timing = estimate_launch(request.kernel.spec, variant.config, shape, found, programs, target)
+        if not isinstance(timing, Failure):
+            estimates.setdefault((found.binary.digest, programs), (timing.median_us, (variant, shape)))
+    return [trial for _, trial in sorted(estimates.values(), key=lambda each: each[0])]
