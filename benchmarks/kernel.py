@@ -6,15 +6,25 @@
 In one process, rounds interleaved, at each point: the variant that `tuner.lookup` gives (from `--table` where it is
 given), the baseline (one program per token and head), loops over 8, 16 and 32 tokens of one head in two stages and two
 warps (the structure of TensorRT-LLM's kernel, which chooses the length by T; here the fastest of the three counts), and
-a device-to-device copy that moves as many bytes. Times are medians with quartiles, ratios have a 95% interval over the
-rounds of this process.
+two that only move as many bytes: `copy`, from device to device (half read, half written), and `stream`, the "add" of
+the STREAM benchmark (two thirds read, one third written, as this kernel does). Times are medians with quartiles, ratios
+have a 95% interval over the rounds of this process.
+
+`bound_over_baseline` is the baseline's time over that of the faster of the two: no kernel that gets its data at the
+memory's speed is faster than the baseline by more. It bounds nothing where buffers stay in the L2 cache from launch to
+launch (warm, up to about twice its size): there a kernel may well beat both.
+
+FILE is written anew after every point, with a summary, so that a run that is cut off loses only the point at which it
+was. `benchmarks/kernel_plot.py` draws it.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,6 +35,7 @@ import torch
 import tuner
 from tuner.catalog import Kernel, Tensors, load_kernel
 from tuner.compile.module import load_variant
+from tuner.measure.benchmark import Samples
 from tuner.measure.environment import device_environment
 from tuner.measure.race import alternate
 from tuner.measure.statistics import paired_ratio, ratio_uncertainty, summarize
@@ -40,21 +51,13 @@ COLD_FACTOR = 3
 MOST_BUFFERS = 64
 # Elements that may differ from the baseline's: those that fp32 may round to either side.
 MOST_DIFFERENT = 1e-5
+# The summary's mean is over sizes from here on, and its worst points are told for each span of sizes.
+MEAN_FROM = 256
+SPANS = {"1..255": (1, 256), "256..1023": (256, 1024), "1024..8191": (1024, 8192), "8192..": (8192, sys.maxsize)}
+RATIOS = ("over_baseline", "bound_over_baseline", "over_loop", "share_of_copy", "share_of_stream")
 
 Launches = list[Callable[[], None]]
-
-
-@dataclass(frozen=True)
-class Point:
-    """What is timed: a shape, with its buffers in the L2 cache or not."""
-
-    shape: Shape
-    cold_l2: bool
-
-    @property
-    def label(self) -> str:
-        sizes = "T={num_tokens} H={num_heads} G={n_groups} packed={tma_aligned_scales}".format(**self.shape)
-        return f"{sizes} {'cold' if self.cold_l2 else 'warm'}"
+Row = dict[str, Any]
 
 
 def main() -> None:
@@ -66,62 +69,115 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/kernel.py needs a GPU")
     if options.table:
         os.environ["TUNER_TABLE"] = str(options.table)
     kernel = load_kernel(KERNEL)
-    points = [
-        Point(_shape(kernel, tokens, heads, packed), l2 == "cold")
-        for l2, packed, heads, tokens in product(options.l2, options.layouts, options.heads, options.tokens)
-    ]
-    rows = []
-    for point in points:
-        row = time_point(kernel, point)
-        if row is not None:
+    environment = device_environment()
+    about = {**asdict(environment), "target": str(environment.target)}
+    del about["l2"]  # each row has its own
+    rows: list[Row] = []
+    for packed, heads, tokens in product(options.layouts, options.heads, options.tokens):
+        for row in time_shape(kernel, _shape(kernel, tokens, heads, packed), options.l2):
             rows.append(row)
-            print(_line(point, row), flush=True)
-    if options.json:
-        environment = device_environment()
-        report = {"environment": {**asdict(environment), "target": str(environment.target)}, "rows": rows}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+            print(_line(row), flush=True)
+            if options.json:
+                _write(options.json, {"environment": about, "summary": summary(rows), "rows": rows})
+        torch.cuda.empty_cache()  # the next shape's buffers have other sizes
+    for label, figures in summary(rows).items():
+        print(_summary_line(label, figures))
 
 
-def time_point(kernel: Kernel, point: Point) -> dict[str, Any] | None:
-    """The times of all at one point; None where it is too small to be timed cold. Ends the program on wrong output."""
-    bytes_moved = kernel.spec.bytes_moved(point.shape)
-    buffers = 1
-    if point.cold_l2:
-        buffers += COLD_FACTOR * torch.cuda.get_device_properties(0).L2_cache_size // bytes_moved
-        if buffers > MOST_BUFFERS:
-            return None
+def time_shape(kernel: Kernel, shape: Shape, states: Sequence[str]) -> Iterator[Row]:
+    """The times of all at one shape, a row for each state of the L2 cache. Ends the program on wrong output.
+
+    No row for "cold" where the shape is too small for it. A shape far larger than the cache finds it cold at every
+    launch, so that it is timed once for both.
+    """
+    bytes_moved = kernel.spec.bytes_moved(shape)
+    cold = 1 + COLD_FACTOR * torch.cuda.get_device_properties(0).L2_cache_size // bytes_moved
+    counts = {state: cold if state == "cold" else 1 for state in states}
+    counts = {state: count for state, count in counts.items() if count <= MOST_BUFFERS}
+    if not counts:
+        return
+    most = max(counts.values())
     made = [
-        (kernel.spec.make_inputs(point.shape, "cuda", SEED + number), kernel.spec.make_outputs(point.shape, "cuda"))
-        for number in range(buffers)
+        (kernel.spec.make_inputs(shape, "cuda", SEED + number), kernel.spec.make_outputs(shape, "cuda"))
+        for number in range(most)
     ]
-    winner = tuner.lookup(KERNEL, **point.shape)
+    winner = tuner.lookup(KERNEL, **shape)
     variants = {"ours": winner.variant, "baseline": kernel.spec.baseline_variant}
     variants |= {f"loop {length}": _token_loop(kernel, length) for length in LOOP_LENGTHS}
-    _require_same(kernel, list(variants.values()), point.shape, made[0])
-    launches = {name: _launches(kernel, variant, point.shape, made) for name, variant in variants.items()}
-    launches["copy"] = list(_copies(bytes_moved, buffers))
-    samples = dict(zip(launches, alternate(list(launches.values())).times_us, strict=True))
-    loop = min(
-        (name for name in samples if name.startswith("loop")), key=lambda name: summarize(samples[name]).median_us
-    )
-    times = {name: _time(samples[name]) for name in ("ours", "baseline", loop, "copy")}
-    times["loop"] = times.pop(loop)
-    torch.cuda.empty_cache()
+    _require_same(kernel, list(variants.values()), shape, made[0])
+    launches = {name: _launches(kernel, variant, shape, made) for name, variant in variants.items()}
+    launches["copy"] = list(_copies(bytes_moved, most))
+    launches["stream"] = list(_adds(bytes_moved, most))
+    for each in launches.values():
+        each[0]()  # compiles and loads, which a graph capture must not do
+    samples_by_count: dict[int, Samples] = {}
+    for state, count in counts.items():
+        if count not in samples_by_count:
+            samples_by_count[count] = alternate([each[:count] for each in launches.values()])
+        samples = dict(zip(launches, samples_by_count[count].times_us, strict=True))
+        yield {
+            **{name: shape[name] for name in ("num_tokens", "num_heads", "n_groups", "tma_aligned_scales")},
+            "l2": state,
+            "origin": str(winner.origin),
+            "variant": winner.variant.config.label,
+            "bytes": bytes_moved,
+            **compared(samples),
+        }
+
+
+def compared(samples: Mapping[str, Sequence[float]]) -> Row:
+    """Times and ratios from the paired samples of all, in microseconds; of the loops the fastest counts."""
+    medians = {name: summarize(each).median_us for name, each in samples.items()}
+    loop = min((name for name in samples if name.startswith("loop")), key=medians.__getitem__)
+    floor = min(("copy", "stream"), key=medians.__getitem__)
     return {
-        **{name: point.shape[name] for name in ("num_tokens", "num_heads", "n_groups", "tma_aligned_scales")},
-        "l2": "cold" if point.cold_l2 else "warm",
-        "origin": str(winner.origin),
-        "variant": winner.variant.config.label,
         "loop_length": int(loop.split()[1]),
-        "bytes": bytes_moved,
-        "times_us": times,
+        "times_us": {name.split()[0]: _time(samples[name]) for name in ("ours", "baseline", loop, "copy", "stream")},
         "over_baseline": _ratio(samples["baseline"], samples["ours"]),
+        "bound_over_baseline": _ratio(samples["baseline"], samples[floor]),
         "over_loop": _ratio(samples[loop], samples["ours"]),
         "share_of_copy": _ratio(samples["copy"], samples["ours"]),
+        "share_of_stream": _ratio(samples["stream"], samples["ours"]),
     }
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Row]:
+    """By label the figures of each layout and head count, and those of all together, for each state of the cache."""
+    groups: dict[str, list[Row]] = {}
+    together: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_group(row), []).append(row)
+        together.setdefault(f"all {row['l2']}", []).append(row)
+    return {label: _figures(each) for label, each in (groups | together).items()}
+
+
+def _figures(rows: Sequence[Row]) -> Row:
+    over_loop = [row["over_loop"]["median"] for row in rows]
+    larger = [row["over_baseline"]["median"] for row in rows if row["num_tokens"] >= MEAN_FROM]
+    spans = {}
+    for span, (low, past) in SPANS.items():
+        if inside := [row for row in rows if low <= row["num_tokens"] < past]:
+            spans[span] = {name: _worst(inside, name) for name in ("over_baseline", "share_of_copy", "share_of_stream")}
+    return {
+        "points": len(rows),
+        "mean_over_baseline": statistics.geometric_mean(larger) if larger else None,
+        "worst_over_baseline": _worst(rows, "over_baseline"),
+        "worst_over_loop": _worst(rows, "over_loop"),
+        "faster_than_loop": sum(ratio > 1 for ratio in over_loop),
+        "worst_by_tokens": spans,
+    }
+
+
+def _worst(rows: Sequence[Row], name: str) -> Row:
+    """Where a ratio is lowest; with one over the baseline its bound at the same point."""
+    row = min(rows, key=lambda row: float(row[name]["median"]))
+    bound = {"bound": row["bound_over_baseline"]["median"]} if name == "over_baseline" else {}
+    return {"median": row[name]["median"], **bound, "at": _label(row)}
 
 
 def _shape(kernel: Kernel, tokens: int, heads: str, packed: int) -> Shape:
@@ -140,11 +196,9 @@ def _token_loop(kernel: Kernel, length: int) -> Variant:
 
 def _launches(kernel: Kernel, variant: Variant, shape: Shape, buffers: Sequence[tuple[Tensors, Tensors]]) -> Launches:
     loaded = load_variant(kernel, variant)
-    launches: Launches = [
+    return [
         partial(loaded.run, kernel.spec.launch(inputs, outputs, shape, variant.config)) for inputs, outputs in buffers
     ]
-    launches[0]()  # compiles and loads, which a graph capture must not do
-    return launches
 
 
 def _copies(bytes_moved: int, buffers: int) -> Iterator[Callable[[], None]]:
@@ -155,18 +209,26 @@ def _copies(bytes_moved: int, buffers: int) -> Iterator[Callable[[], None]]:
         yield partial(copy, source)
 
 
+def _adds(bytes_moved: int, buffers: int) -> Iterator[Callable[[], None]]:
+    """Sums of two bf16 vectors that read two thirds of the bytes and write one third."""
+    for _ in range(buffers):
+        one, other, total = (torch.empty(bytes_moved // 6, dtype=torch.bfloat16, device="cuda") for _ in range(3))
+        add: Callable[..., Any] = torch.add
+        yield partial(add, one, other, out=total)
+
+
 def _require_same(kernel: Kernel, variants: Sequence[Variant], shape: Shape, buffers: tuple[Tensors, Tensors]) -> None:
     inputs, outputs = buffers
-    found = []
+    first: dict[str, torch.Tensor] = {}
     for variant in variants:
         for each in outputs.values():
             each.view(torch.uint8).fill_(0x7F)
         load_variant(kernel, variant).run(kernel.spec.launch(inputs, outputs, shape, variant.config))
-        found.append({name: each.view(torch.uint8).clone() for name, each in outputs.items()})
-    for variant, mine in zip(variants, found, strict=True):
-        for name, each in mine.items():
-            different = int((each != found[0][name]).sum())
-            if different > MOST_DIFFERENT * each.numel() + 1:
+        if not first:
+            first = {name: each.view(torch.uint8).clone() for name, each in outputs.items()}
+        for name, each in outputs.items():
+            different = int((each.view(torch.uint8) != first[name]).sum())
+            if different > MOST_DIFFERENT * first[name].numel() + 1:
                 raise SystemExit(f"{shape.label}: {variant.config.label}: {different} bytes of {name} differ")
 
 
@@ -181,10 +243,44 @@ def _ratio(one_us: Sequence[float], other_us: Sequence[float]) -> dict[str, floa
     return {"median": median, "low": median - reach, "high": median + reach}
 
 
-def _line(point: Point, row: dict[str, Any]) -> str:
+def _label(row: Row) -> str:
+    return f"T={row['num_tokens']} {_group(row)}"
+
+
+def _group(row: Row) -> str:
+    return "H={num_heads} G={n_groups} packed={tma_aligned_scales} {l2}".format(**row)
+
+
+def _line(row: Row) -> str:
     times = ", ".join(f"{name} {time['median']:.2f} us" for name, time in row["times_us"].items())
-    ratios = ", ".join(f"{name} {row[name]['median']:.3f}" for name in ("over_baseline", "over_loop", "share_of_copy"))
-    return f"{point.label} ({row['origin']}): {times}; {ratios}"
+    ratios = ", ".join(f"{name} {row[name]['median']:.3f}" for name in RATIOS)
+    return f"{_label(row)} ({row['origin']}): {times}; {ratios}"
+
+
+def _summary_line(label: str, figures: Row) -> str:
+    def shown(worst: Row) -> str:
+        return f"{worst['median']:.3f} ({worst['at'].removesuffix(f' {label}')})"
+
+    mean = figures["mean_over_baseline"]
+    lines = [label + ("" if mean is None else f": over_baseline {mean:.3f} in the geometric mean from T={MEAN_FROM}")]
+    lines.append(
+        f"  over_loop at worst {shown(figures['worst_over_loop'])}, "
+        f"faster at {figures['faster_than_loop']} of {figures['points']} points"
+    )
+    for tokens, worst in figures["worst_by_tokens"].items():
+        bound = worst["over_baseline"]["bound"]
+        lines.append(
+            f"  T={tokens} at worst: over_baseline {shown(worst['over_baseline'])}, where the bound is {bound:.3f}; "
+            f"share_of_copy {shown(worst['share_of_copy'])}; share_of_stream {shown(worst['share_of_stream'])}"
+        )
+    return "\n".join(lines)
+
+
+def _write(path: Path, report: Row) -> None:
+    """Write through a rename, so that the file is whole at every moment."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 if __name__ == "__main__":
