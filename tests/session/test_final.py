@@ -70,6 +70,7 @@ class Call:
     variants: tuple[Variant, ...]
     shape: Shape
     number: int
+    placements: int
 
 
 @dataclass
@@ -91,8 +92,10 @@ class FakeBench(FinalBench):
     steps: list[FinalStep] = field(default_factory=list)
     disqualified: list[Evaluation] = field(default_factory=list)
 
-    def alternate(self, variants: Sequence[Variant], shape: Shape, number: int) -> Samples | Faulty | Failure:
-        self.calls.append(Call(self.processes, tuple(variants), shape, number))
+    def alternate(
+        self, variants: Sequence[Variant], shape: Shape, number: int, placements: int
+    ) -> Samples | Faulty | Failure:
+        self.calls.append(Call(self.processes, tuple(variants), shape, number, placements))
         failure = self.fault(shape, number)
         if isinstance(failure, Failure) or (failure is not None and failure.variant in variants):
             return failure
@@ -150,8 +153,8 @@ def test_three_processes_choose_one_checks_and_five_confirm() -> None:
     bench = FakeBench(steady)
     found = bench.hold(*(contest(shape, EVALUATED_US) for shape in SHAPES))
     assert bench.processes == len(CHOOSING) + 1 + len(CONFIRMING)
-    wanted = [Call(1 + number, (BASELINE, QUICK, SLOW), shape, number) for number in CHOOSING for shape in SHAPES]
-    wanted += [Call(2 + number, (BASELINE, QUICK), shape, number) for number in CONFIRMING for shape in SHAPES]
+    wanted = [Call(1 + number, (BASELINE, QUICK, SLOW), shape, number, 2) for number in CHOOSING for shape in SHAPES]
+    wanted += [Call(2 + number, (BASELINE, QUICK), shape, number, 4) for number in CONFIRMING for shape in SHAPES]
     assert bench.calls == wanted  # the confirmed pair runs alone
     assert list(dict.fromkeys(bench.steps)) == [FinalStep(done + 1, len(wanted)) for done in range(len(wanted))]
     assert len(bench.steps) == len(wanted) + len(bench.checks)  # a sign of life with each

@@ -23,8 +23,10 @@ from tuner.verify.check import Case, check_cases, make_cases
 # Cold timing rotates buffers until they exceed the L2 cache this many times.
 _COLD_FACTOR = 3
 # Where buffers lie decides how evenly they spread over the L2 cache: percents where they about fill it (seen on an
-# H100). A process that compares variants does so over so many sets of buffers.
-_PLACEMENTS = 4
+# H100). A process that compares variants does so over so many sets of buffers, if not told otherwise.
+PLACEMENTS = 4
+# Shapes that move more than so many times what the cache holds do not show it.
+_FAR_BEYOND = 4
 
 R = TypeVar("R")
 
@@ -98,10 +100,9 @@ class ShapeBench:
             self.leader = (variant, cold_l2, prepare(launches))
         return Leader(self.leader[2], known_us)
 
-    def placements(self, cold_l2: bool) -> int:
-        """Over how many sets of buffers to compare: one where launches rotate them anyway or far exceed the cache."""
-        far_beyond = self.kernel.spec.bytes_moved(self.shape) > _PLACEMENTS * _l2_bytes()
-        return 1 if cold_l2 or far_beyond else _PLACEMENTS
+    def one_placement(self, cold_l2: bool) -> bool:
+        """Whether one set of buffers is as good as several: launches rotate them anyway, or far exceed the cache."""
+        return cold_l2 or self.kernel.spec.bytes_moved(self.shape) > _FAR_BEYOND * _l2_bytes()
 
     def _rotated(self, cold_l2: bool, placement: int) -> Sequence[tuple[Tensors, Tensors]]:
         spec, wanted = self.kernel.spec, 1
@@ -142,10 +143,13 @@ def check_at(folder: Path, variant: Variant, shape: Shape, seed: int) -> Agreeme
 
 
 def time_alternately(
-    folder: Path, variants: Sequence[Variant], shape: Shape, cold_l2: bool, seed: int
+    folder: Path, variants: Sequence[Variant], shape: Shape, cold_l2: bool, seed: int, placements: int = PLACEMENTS
 ) -> Samples | Faulty | Failure:
-    """Samples of each variant at a shape, rounds interleaved, in this process; each is checked once more first."""
-    return _ended(lambda: _time_alternately(shape_bench(folder, shape, seed), variants, cold_l2))
+    """Samples of each variant at a shape, rounds interleaved, in this process; each is checked once more first.
+
+    `placements`: over so many sets of buffers, where their place matters.
+    """
+    return _ended(lambda: _time_alternately(shape_bench(folder, shape, seed), variants, cold_l2, placements))
 
 
 def _check_and_time(job: DeviceJob) -> Checked | Failure:
@@ -166,13 +170,15 @@ def _checked(bench: ShapeBench, variant: Variant) -> Agreement | Failure:
     return agreement
 
 
-def _time_alternately(bench: ShapeBench, variants: Sequence[Variant], cold_l2: bool) -> Samples | Faulty:
+def _time_alternately(
+    bench: ShapeBench, variants: Sequence[Variant], cold_l2: bool, placements: int
+) -> Samples | Faulty:
     for variant in variants:
         agreement = _ended(partial(_checked, bench, variant))
         if isinstance(agreement, Failure):
             return Faulty(variant, agreement)
     found = Samples([[] for _ in variants], None)
-    for placement in range(bench.placements(cold_l2)):
+    for placement in range(1 if bench.one_placement(cold_l2) else placements):
         found = found.joined(alternate([bench.launches(each, cold_l2, placement) for each in variants]))
     return found
 

@@ -1,5 +1,6 @@
 """Stored rows -> finalists, winners and portfolios; pure."""
 
+from tuner.ranking.cover import hopeful_cover
 from tuner.ranking.pareto import Point, Tradeoff, pareto_front, pareto_points
 from tuner.ranking.portfolio import (
     Assignment,
@@ -7,6 +8,7 @@ from tuner.ranking.portfolio import (
     Keys,
     cells_of,
     consolidate,
+    fixed_dimensions,
     portfolio_of,
     regret_curve,
     weighted,
@@ -40,6 +42,8 @@ __all__ = [
     "estimated_winner",
     "fastest",
     "finalists",
+    "fixed_dimensions",
+    "hopeful_cover",
     "marked",
     "median_us",
     "no_stall",

@@ -1,14 +1,15 @@
 """The smallest set of candidates that covers all cells, by mixed-integer programming (HiGHS). Exact. Pure."""
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+T = TypeVar("T", bound=Hashable)
 # One linear form: how much each variable counts in it.
 _Form = dict[int, float]
 
@@ -64,6 +65,29 @@ def lightest(candidates: Sequence[Candidate], weights: Sequence[float]) -> list[
     chosen = program.minimize(costs)
     of_cell = {cell: index for (index, cell), run in runs.items() if run in chosen}
     return [of_cell[cell] for cell in range(len(weights))]
+
+
+def hopeful_cover(times_us: Sequence[Mapping[T, float]], may_do: Callable[[T, int], bool], bound: float) -> list[T]:
+    """The candidate of each cell, as few as possible, if whatever is not known were good enough; exact.
+
+    Good enough is a time within `bound`, a share, of the least known in the cell. `times_us` holds what is known of
+    each cell, at least one time; `may_do` says of a candidate without a time whether the cell may be hoped for. Only
+    candidates that are known to be good enough somewhere count; of equally few those of the least time are taken, where
+    a hope is as slow as it may be.
+    """
+    limits_us = [min(known.values()) * (1 + bound) for known in times_us]
+    pairs = list(zip(times_us, limits_us, strict=True))
+    good = dict.fromkeys(name for known, limit in pairs for name, time_us in known.items() if time_us <= limit)
+    candidates = []
+    for name in good:
+        able = {
+            cell: known.get(name, limit)
+            for cell, (known, limit) in enumerate(pairs)
+            if (known[name] <= limit if name in known else may_do(name, cell))
+        }
+        candidates.append(Candidate(able, dict.fromkeys(able, frozenset[Hashable]()), winner=False))
+    names = list(good)
+    return [names[index] for index in lightest(candidates, [1.0] * len(times_us))]
 
 
 def _key_form(

@@ -101,8 +101,10 @@ class _Bench(FinalBench):
         self._seed = seed
         self._deadline = deadline
 
-    def alternate(self, variants: Sequence[Variant], shape: Shape, number: int) -> Samples | Faulty | Failure:
-        job = (self._kernel.folder, variants, shape, self._cold_l2, self._seed + number)
+    def alternate(
+        self, variants: Sequence[Variant], shape: Shape, number: int, placements: int
+    ) -> Samples | Faulty | Failure:
+        job = (self._kernel.folder, variants, shape, self._cold_l2, self._seed + number, placements)
         return result(self._pool.submit(time_alternately, *job, timeout_s=self._limit_s))
 
     def check(self, variant: Variant, shape: Shape) -> Agreement | Failure:

@@ -7,6 +7,7 @@ from tuner.ranking import fastest
 from tuner.records import Config, Shape, Variant
 from tuner.search import Search
 from tuner.session.compile_counts import CompileCounts
+from tuner.session.consolidation import consolidating_trials
 from tuner.session.events import Listener, SpaceExhausted
 from tuner.session.ledger import Ledger, Trial
 from tuner.session.request import RunRequest
@@ -14,8 +15,8 @@ from tuner.session.request import RunRequest
 # A stage of the search gives each shape so many trials; then shapes try what was best at those beside them.
 _STAGE = 12
 # Of the trials at most this share is kept for after the last stage. Then each shape's own best configs are tried under
-# other sets too; and at the end the best config of every shape at every other one, so that a portfolio is chosen by
-# known times.
+# the set that compiles least; with half of the rest the best config of every shape at every other one; and at last
+# whatever could make the portfolio smaller.
 _KEPT_SHARE = 0.25
 _OWN_BEST = 4
 
@@ -52,14 +53,17 @@ class Exploration:
             return False
         trials, count = self._request.trials, len(self._request.shapes)
         kept = int(trials * _KEPT_SHARE)
-        for_own = min(_OWN_BEST, kept)
-        for_others = min(count, kept - for_own)
-        last = trials - for_own - for_others
-        stages = [(limit, 0, 1) for limit in range(_STAGE, last, _STAGE)]
-        for limit, own, reach in [*stages, (last, _OWN_BEST, 1), (trials - for_others, 1, count)]:
-            if not (self._search(limit) and self._spread(own, reach)):
+        for limit in range(_STAGE, trials - kept, _STAGE):
+            if not (self._search(limit) and self._spread(0, 1, trials)):
                 return False
-        return self._search(trials)
+        for_portfolio = max(0, kept - _OWN_BEST) // 2
+        return (
+            self._search(trials - kept)
+            and self._spread(_OWN_BEST, 1, trials)
+            and self._spread(1, count, trials - for_portfolio)
+            and self._consolidate()
+            and self._search(trials)
+        )
 
     def _start(self) -> bool:
         """Try what is to be tried first; False when time ran out."""
@@ -97,18 +101,26 @@ class Exploration:
 
         return self._evaluate(next_trial)
 
-    def _spread(self, own: int, reach: int) -> bool:
+    def _spread(self, own: int, reach: int, limit: int) -> bool:
         """Try the best configs of each shape, and the best one of those near it, with the set that compiles least.
 
         `own` is how many of its own, `reach` how far a shape is near in the order of the request. Goes on while that
-        finds something untried, so that a good config reaches every shape; False when time ran out.
+        finds something untried and a shape has fewer than `limit` trials, so that a good config reaches every shape;
+        False when time ran out.
         """
-        while trials := self._promising(own, reach):
+        while trials := self._promising(own, reach, limit):
             if not self._evaluate(partial(next, iter(trials), None)):
                 return False
         return True
 
-    def _promising(self, own: int, reach: int) -> list[Trial]:
+    def _consolidate(self) -> bool:
+        """Try what could make the portfolio smaller, until nothing can; False when time ran out."""
+        while trials := consolidating_trials(self._request, self._ledger, self._counts):
+            if not self._evaluate(partial(next, iter(trials), None)):
+                return False
+        return True
+
+    def _promising(self, own: int, reach: int, limit: int) -> list[Trial]:
         request, trials = self._request, list[Trial]()
         best = [self._best_configs(shape, max(own, 1)) for shape in request.shapes]
         for index, shape in enumerate(request.shapes):
@@ -123,7 +135,7 @@ class Exploration:
             ]
             known = {*done, *self._ledger.wrong}
             untried = [(variant, shape) for variant in variants if variant not in known]
-            trials += untried[: max(0, request.trials - len(done))]
+            trials += untried[: max(0, limit - len(done))]
         return trials
 
     def _best_configs(self, shape: Shape, count: int) -> list[Config]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from tuner.measure.benchmark import Samples
-from tuner.measure.device import Faulty
+from tuner.measure.device import PLACEMENTS, Faulty
 from tuner.measure.statistics import paired_ratio, settled, speedup_over_processes, summarize
 from tuner.processes import Failure
 from tuner.ranking import Contender, confirmed_winner, finalists, median_us, prefer_few_compiles
@@ -22,6 +22,8 @@ from tuner.session.events import FinalStep
 _FINALISTS = 6
 _CHOOSING_PROCESSES = 3
 _CONFIRMING_PROCESSES = 5
+# Sets of buffers in each process that chooses; three processes have three times as many.
+_CHOOSING_PLACEMENTS = 2
 # Further processes for shapes at which one was lost or did not settle.
 _SUBSTITUTES = 2
 _FEWEST_CONFIRMING = 3
@@ -34,8 +36,13 @@ class FinalBench(ABC):
     """How a final obtains what it needs; `number` makes the inputs fresh."""
 
     @abstractmethod
-    def alternate(self, variants: Sequence[Variant], shape: Shape, number: int) -> Samples | Faulty | Failure:
-        """Samples of each variant, rounds interleaved, by the process started last, or the variant that failed."""
+    def alternate(
+        self, variants: Sequence[Variant], shape: Shape, number: int, placements: int
+    ) -> Samples | Faulty | Failure:
+        """Samples of each variant, rounds interleaved, by the process started last, or the variant that failed.
+
+        They are taken over so many sets of buffers.
+        """
 
     @abstractmethod
     def check(self, variant: Variant, shape: Shape) -> Agreement | Failure:
@@ -145,12 +152,13 @@ def _compare(final: _Final, number: int, bench: FinalBench) -> Iterator[Evaluati
 
     A candidate that fails its check is one no more, and the others are timed without it.
     """
-    samples = bench.alternate([final.baseline, *final.candidates], final.shape, number)
+    how = (final.shape, number, _CHOOSING_PLACEMENTS)
+    samples = bench.alternate([final.baseline, *final.candidates], *how)
     while isinstance(samples, Faulty):
         yield from _drop(final, samples, bench)
         if final.failure is not None:
             return
-        samples = bench.alternate([final.baseline, *final.candidates], final.shape, number)
+        samples = bench.alternate([final.baseline, *final.candidates], *how)
     if isinstance(samples, Failure):
         final.lost = samples
         bench.restart()
@@ -229,7 +237,7 @@ def _stop(finals: Sequence[_Final]) -> None:
 
 def _confirm(final: _Final, choice: Variant, number: int, bench: FinalBench) -> Iterator[Evaluation]:
     """Add one process's samples of baseline and choice; a choice that fails its check now ends the final."""
-    samples = bench.alternate([final.baseline, choice], final.shape, number)
+    samples = bench.alternate([final.baseline, choice], final.shape, number, PLACEMENTS)
     if isinstance(samples, Faulty):
         yield from _drop(final, samples, bench)
         final.failure = samples.failure

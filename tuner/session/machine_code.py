@@ -39,16 +39,21 @@ class MachineCode:
         self._counts = counts
         self._compile_at = compile_at
         self._begun: dict[tuple[Variant, Hashable], Future[Built | Failure]] = {}
+        self._examples: dict[str, Future[Built | Failure]] = {}
 
     def dropped_candidates(self, space: SearchSpace, until: float = math.inf) -> list[Dropped]:
         """The candidates that save no compile beside any set of the others, and narrow an access or change no code.
 
         What a mark does to the code is seen in one config of each implementation, the first that the space allows, at
         every shape, beside the set that compiles least. A candidate is dropped where that holds in each of them. What
-        is not compiled by `until` (monotonic seconds) is not known, and is searched.
+        does not compile, or not by `until` (monotonic seconds), is not known, and is searched.
         """
-        examples = [each for implementation in space.implementations for each in self._example(implementation)]
         marks = [(name, False) for name in space.candidates] + [(name, True) for name in space.alignment_candidates]
+        if not marks:
+            return []
+        examples = [example for each in space.implementations if (example := self._example(each))]
+        if len(self.compiling(space, until)) < len(examples):
+            return []
         begun = {
             mark: [self._begin_beside_least(space.kernel, *example, *mark) for example in examples]
             for mark in marks
@@ -77,19 +82,37 @@ class MachineCode:
         """What each variant has at its shape; without those that do not compile, or not by `until`."""
         futures = {trial: self._once(*trial) for trial in trials}
         _wait(futures.values(), until)
-        found = {trial: result(future) for trial, future in futures.items()}
+        found = {trial: _result(future) for trial, future in futures.items()}
         return {trial: each for trial, each in found.items() if isinstance(each, Built)}
 
     @property
     def binaries(self) -> list[Binary]:
         """All that was compiled so far."""
-        finished = [result(future) for future in self._begun.values() if future.done()]
-        return [each.binary for each in finished if isinstance(each, Built)]
+        finished = [future for future in (*self._examples.values(), *self._begun.values()) if future.done()]
+        return [each.binary for future in finished if isinstance(each := _result(future), Built)]
 
-    def _example(self, space: ImplementationSpace) -> Iterator[tuple[Config, list[Shape]]]:
-        """The first config of an implementation, if it has any, with the shapes at which it is allowed."""
+    def compiling(self, space: SearchSpace, until: float = math.inf) -> list[ImplementationSpace]:
+        """The implementations of which an example compiles by `until`, with no argument marked.
+
+        Other processes compile it. So this one need not fear what their modules do when they are imported, as counting
+        keys does.
+        """
+        for each in space.implementations:
+            if each.name not in self._examples and (example := self._example(each)):
+                config, (shape, *_) = example
+                self._examples[each.name] = self._compile_at(Variant(space.kernel, config, _NO_MARKS), shape)
+        _wait(self._examples.values(), until)
+        return [
+            each
+            for each in space.implementations
+            if each.name in self._examples and isinstance(_result(self._examples[each.name]), Built)
+        ]
+
+    def _example(self, space: ImplementationSpace) -> tuple[Config, list[Shape]] | None:
+        """The first config of an implementation, with the shapes at which it is allowed; None where it has none."""
         for config in islice((config for shape in self._shapes for config in space.configs(shape)), 1):
-            yield config, [shape for shape in self._shapes if space.allows(config, shape)]
+            return config, [shape for shape in self._shapes if space.allows(config, shape)]
+        return None
 
     def _begin_beside_least(
         self, kernel: str, config: Config, shapes: Sequence[Shape], name: str, on_alignment: bool
@@ -118,6 +141,7 @@ class MachineCode:
         return self._begun[name]
 
 
+_NO_MARKS = SpecializationSet()
 _Pair = tuple["Future[Built | Failure]", "Future[Built | Failure]"]
 _NO_CHANGE = "changes no machine code"
 
@@ -128,11 +152,16 @@ def _finished(pairs: Sequence[_Pair], until: float) -> list[tuple[Binary, Binary
         return None
     found = []
     for first, second in pairs:
-        one, other = result(first), result(second)
+        one, other = _result(first), _result(second)
         if isinstance(one, Failure) or isinstance(other, Failure):
             return None
         found.append((one.binary, other.binary))
     return found
+
+
+def _result(future: "Future[Built | Failure]") -> Built | Failure:
+    """How a compile ended."""
+    return result(future)
 
 
 def _wait(futures: "Iterable[Future[Built | Failure]]", until: float) -> bool:

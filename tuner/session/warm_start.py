@@ -1,12 +1,12 @@
-"""What each shape tries first: the configs that the estimate, from their machine code, finds fastest.
+"""What each shape tries first: of some configs those that the estimate, from their machine code, finds fastest.
 
-So runs of every seed begin with the same good configs. An estimate only proposes: what it proposes is measured like any
-other trial, and the search learns from it.
+An estimate only proposes: what it proposes is measured like any other trial, and the search learns from it.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from random import Random
 
@@ -20,13 +20,13 @@ from tuner.session.ledger import Trial
 from tuner.session.machine_code import MachineCode
 from tuner.session.request import RunRequest
 
-# Of so many estimated best, one was close to the measured best at every shape (docs/estimates.md); at most this share
-# of a shape's trials is theirs.
+# So many of the best estimates are tried; at most this share of a shape's trials is theirs.
 _BEST = 10
 _SHARE = 0.5
-# So many configs are looked at, and for no longer than this.
-_MOST_CONFIGS = 512
-_LONGEST_S = 60.0
+# So many configs are looked at, and for no longer than this. A compile costs a run about as much as a trial. And the
+# ten best of all are too much alike where the estimate is blind to what they share (docs/estimates.md).
+_MOST_CONFIGS = 128
+_LONGEST_S = 30.0
 
 
 def warm_start(
@@ -39,20 +39,21 @@ def warm_start(
 ) -> list[Trial]:
     """The configs that look fastest at each shape, with the set that compiles least; those that look best come first.
 
-    Each config of the space is compiled for it, or of a large space some that the request's seed draws; what is not
-    compiled by `until` (monotonic seconds), or after a minute, is not proposed. Empty where the GPU's limits are not
-    known.
+    Configs of the space, drawn by the request's seed, are compiled for it; what is not compiled by `until` (monotonic
+    seconds), or after half a minute, is not proposed. Empty where the GPU's limits are not known.
     """
     if str(target) not in DEVICE_MODELS:
         return []
-    allowed = {shape: list(request.space.configs(shape)) for shape in shapes}
+    until = min(until, time.monotonic() + _LONGEST_S)
+    space = replace(request.space, implementations=tuple(code.compiling(request.space, until)))
+    allowed = {shape: list(space.configs(shape)) for shape in shapes}
     configs = list(dict.fromkeys(config for held in allowed.values() for config in held))
     drawn = Random(request.seed).sample(configs, min(len(configs), _MOST_CONFIGS))
     variants = {config: Variant(request.kernel.name, config, counts.smallest_set(config)) for config in drawn}
     trials = {
         shape: [(variants[config], shape) for config in held if config in variants] for shape, held in allowed.items()
     }
-    built = code.built([each for held in trials.values() for each in held], min(until, time.monotonic() + _LONGEST_S))
+    built = code.built([each for held in trials.values() for each in held], until)
     count = min(_BEST, int(request.trials * _SHARE))
     ranked = [_fastest(request, held, built, target)[:count] for held in trials.values()]
     return [trial for rank in zip_longest(*ranked) for trial in rank if trial is not None]
