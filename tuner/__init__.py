@@ -8,7 +8,6 @@ Importing this package loads neither torch, triton, optuna nor sqlalchemy.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from tuner.explanation import explain
     from tuner.runtime.monitor import jit_monitor
     from tuner.serving import load_op
+
+    __version__: str
 
 __all__ = ["explain", "jit_monitor", "load_op", "lookup"]
 
@@ -26,14 +27,21 @@ _HOMES = {
     "jit_monitor": "tuner.runtime.monitor",
 }
 
-try:
-    __version__ = version("triton-variant-tuner")
-except PackageNotFoundError:  # a source tree on the path
-    __version__ = "0+source"
-
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         found = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return found
+    if name == "__version__":
+        found = globals()[name] = _version()
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than all else here
+
+    try:
+        return version("triton-variant-tuner")
+    except PackageNotFoundError:  # a source tree on the path
+        return "0+source"
