@@ -55,24 +55,20 @@ def call(
     try:
         tokens, heads, head_dim = o.shape
         stride_token, stride_head, stride_element = o.stride()
-        _, cache_width = cos_sin_cache.shape
         cache_stride, cache_step = cos_sin_cache.stride()
     except ValueError:
         raise _wrong(o, cos_sin_cache) from None
     key = (
         o.get_device(), positions.get_device(), cos_sin_cache.get_device(),
-        o.dtype, positions.dtype, cos_sin_cache.dtype,
-        heads, head_dim, cache_width, n_groups, heads_per_group, nope_dim, rope_dim, quant_group_size,
+        o.dtype, positions.dtype, cos_sin_cache.dtype, stride_element, cache_step,
+        heads, head_dim, cos_sin_cache.shape[1], n_groups, heads_per_group, nope_dim, rope_dim, quant_group_size,
         tma_aligned_scales, scale_rounding, rope_style,
     )  # fmt: skip
     plan = plans.get(key)
     if plan is None:
-        _check_types(o, positions, cos_sin_cache)
-        _check_sizes(key)
-        plan = plans.add(key, o.device, _dimensions(key))
-    in_one_piece = positions.dim() == 1 and positions.numel() == tokens and positions.is_contiguous()
-    if stride_element != 1 or cache_step != 1 or not in_one_piece:
-        positions = _mended(o, positions, cos_sin_cache)
+        plan = _new_plan(plans, key, o, positions, cos_sin_cache)
+    if positions.numel() != tokens or positions.stride() != (1,):
+        positions = _in_one_piece(positions, tokens)
 
     width = heads_per_group * head_dim
     scale_rows = width // QUANT_BLOCK
@@ -124,6 +120,17 @@ def _wrong(o: Tensor, cos_sin_cache: Tensor) -> UserError:
     return UserError(f"{sizes}; expected [T, H, D] and [max_pos, rope_dim].")
 
 
+def _new_plan(plans: Any, key: tuple[Any, ...], o: Tensor, positions: Tensor, cos_sin_cache: Tensor) -> Any:
+    """The plan of a key that was not seen yet; UserError for one that no plan can serve."""
+    _check_types(o, positions, cos_sin_cache)
+    _check_sizes(key)
+    for name, tensor in {"o": o, "cos_sin_cache": cos_sin_cache}.items():
+        if tensor.stride(-1) != 1:
+            found = f"{name} has strides {tensor.stride()}; expected 1 in the last dimension."
+            raise UserError(found, hint=f"Pass {name}.contiguous().")
+    return plans.add(key, o.device, _dimensions(key))
+
+
 def _check_types(o: Tensor, positions: Tensor, cos_sin_cache: Tensor) -> None:
     expected = {
         "o": (o, (torch.bfloat16,)),
@@ -138,7 +145,7 @@ def _check_types(o: Tensor, positions: Tensor, cos_sin_cache: Tensor) -> None:
 
 
 def _check_sizes(key: tuple[Any, ...]) -> None:
-    heads, head_dim, cache_width, groups, heads_per_group, nope, rope, block = key[6:14]
+    heads, head_dim, cache_width, groups, heads_per_group, nope, rope, block = key[8:16]
     for found, expected in (
         (f"o has {heads} heads", heads == groups * heads_per_group),
         (f"o has head size {head_dim}", head_dim == nope + rope),
@@ -152,19 +159,14 @@ def _check_sizes(key: tuple[Any, ...]) -> None:
         raise UserError(f"quant_group_size is {block}; expected {QUANT_BLOCK}.")
 
 
-def _mended(o: Tensor, positions: Tensor, cos_sin_cache: Tensor) -> Tensor:
-    """`positions` in one piece; UserError for what a copy of them does not mend."""
-    if positions.shape != o.shape[:1]:
-        raise UserError(f"positions has shape {[*positions.shape]}; expected {[o.shape[0]]}, one per token of o.")
-    for name, tensor in {"o": o, "cos_sin_cache": cos_sin_cache}.items():
-        if tensor.stride(-1) != 1:
-            found = f"{name} has strides {tensor.stride()}; expected 1 in the last dimension."
-            raise UserError(found, hint=f"Pass {name}.contiguous().")
+def _in_one_piece(positions: Tensor, tokens: int) -> Tensor:
+    if positions.shape != (tokens,):
+        raise UserError(f"positions has shape {[*positions.shape]}; expected {[tokens]}, one per token of o.")
     return positions.contiguous()
 
 
 def _dimensions(key: tuple[Any, ...]) -> dict[str, int | str]:
-    heads, _, _, groups, _, nope, rope, _, packed, rounding, style = key[6:]
+    heads, _, _, groups, _, nope, rope, _, packed, rounding, style = key[8:]
     return {
         "num_heads": heads,
         "n_groups": groups,

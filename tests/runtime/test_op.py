@@ -180,6 +180,23 @@ def test_positions_need_not_lie_in_one_piece(fused: Op, stub: StubDriver) -> Non
     fused(o, positions.contiguous(), cache, 2, 4)
 
 
+def test_calls_of_other_sizes_come_in_any_order(stub: StubDriver) -> None:
+    op = Op(FUSED, baseline(FUSED))
+    for heads in (8, 4, 8, 8, 4):
+        o_fp8, _ = op(*inputs(4, heads), 2, heads // 2)
+        assert o_fp8.shape == (4, 2, heads // 2 * 512)
+        assert stub.launches[-1].grid == (4, heads, 1)
+    assert len(op.plans) == len(op.plans.launchers()) == 2
+
+
+def test_the_number_of_rows_of_the_cache_is_no_part_of_a_plan(stub: StubDriver) -> None:
+    op = Op(FUSED, baseline(FUSED))
+    o, positions, cache = inputs(4)
+    for rows in (32, 31, 8):
+        op(o, positions, cache[:rows], 2, 4)
+    assert len(op.plans) == 1
+
+
 def test_it_takes_keywords_and_runs_in_inference_mode(fused: Op, stub: StubDriver) -> None:
     o, positions, cache = inputs(5)
     before = len(stub.launches)
