@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import triton
@@ -91,6 +92,30 @@ def test_another_source_and_another_folder_are_refused(
     (tmp_path / "rms_norm" / "notes.txt").write_text("mine")
     assert "is not empty and no bundle" in refused(*WORDS, "-o", tmp_path)
     assert (tmp_path / "rms_norm" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        ({"shape": {"num_heads": 8, "n_groups": 4}}, "row 1 (num_heads=8,n_groups=4) is not of"),
+        ({"implementation": "nope"}, "Unknown implementation 'nope'"),
+        ({"parameters": {"BLOCK": 4}}, "has the parameters BLOCK; expected"),
+    ],
+)
+def test_a_row_that_is_not_of_the_kernel_is_refused_before_anything_is_compiled(
+    edit: dict[str, Any], told: str, refused: Callable[..., str], tuner: Tuner, tuned: str, tmp_path: Path
+) -> None:
+    table, out = tmp_path / "table.json", tmp_path / "out"
+    tuner("export-config", BUNDLED, "--db", tuned, "-o", table)
+    data = json.loads(table.read_text())
+    data["portfolio"] = None
+    data["rows"][1].update(edit)
+    table.write_text(json.dumps(data))
+    message = refused("prebuild", BUNDLED, "--shapes", "num_heads=64 n_groups=8", "--table", table, "-o", out)
+    assert told in message
+    assert str(table) in message
+    assert not out.exists()
+    assert not (tmp_path / "triton").exists()
 
 
 def test_a_file_in_the_way_is_told(refused: Callable[..., str], tmp_path: Path) -> None:

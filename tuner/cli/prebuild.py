@@ -10,6 +10,8 @@ from tuner.catalog import Kernel
 from tuner.cli.options import DatabaseOption, KernelArgument, find_kernel, parse_pairs, parse_shapes, terminal
 from tuner.errors import UserError
 from tuner.records import DEFAULT_TARGET, KNOWN_TARGETS, DimensionValue, Target
+from tuner.runtime import WinnerTable, read_table
+from tuner.runtime.table import check_table
 
 
 def prebuild(
@@ -62,17 +64,9 @@ def prebuild(
     """
     from tuner.api import winner_tables
     from tuner.prebuild import Prebuild, build_bundle, write_bundle
-    from tuner.runtime import read_table
 
     found = find_kernel(kernel)
-    tables = (read_table(table),) if table else winner_tables(found, db)
-    for each in tables:
-        if (each.kernel, each.source_digest) != (found.name, found.source_digest):
-            raise UserError(
-                f"{table} is for {each.kernel}, source {each.source_digest}; expected {found.name}, "
-                f"source {found.source_digest}.",
-                hint="Export the table again from this version.",
-            )
+    tables = (_read(table, found),) if table else winner_tables(found, db)
     fixed = tuple(parse_shapes(shapes)) if shapes else _fixed_of_space(found)
     request = Prebuild(found, Target.parse(target), fixed, max_num_tokens, tables, device, _strides(strides))
     bundle, report = build_bundle(request, output)
@@ -80,6 +74,19 @@ def prebuild(
     size_mib = sum(map(len, bundle.files.values())) / 2**20
     terminal().print(str(report), markup=False)
     terminal().print(f"{bundle.folder}: {len(bundle.binaries)} binaries, {size_mib:.2f} MiB", markup=False)
+
+
+def _read(path: Path, kernel: Kernel) -> WinnerTable:
+    """A table that a lookup can use with this source of the kernel; UserError for any other."""
+    table = read_table(path)
+    if (table.kernel, table.source_digest) != (kernel.name, kernel.source_digest):
+        raise UserError(
+            f"{path} is for {table.kernel}, source {table.source_digest}; expected {kernel.name}, "
+            f"source {kernel.source_digest}.",
+            hint="Export the table again from this version.",
+        )
+    check_table(table, kernel, path)
+    return table
 
 
 def _fixed_of_space(kernel: Kernel) -> tuple[Mapping[str, DimensionValue], ...]:
