@@ -3,12 +3,13 @@
     python benchmarks/runtime.py [--load-s 60] [-o FILE]
 
 Arms of the host times run in turn, round by round; a time is the median of the rounds, a ratio the median of their
-ratios. The GPU keeps up with every arm, so that nobody waits for it.
+ratios. The GPU keeps up with every arm, so that nobody waits for it. What needs no GPU is in `benchmarks/lookup.py`.
 """
 
 import argparse
 import ctypes
 import json
+import os
 import random
 import statistics
 import sys
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checks import check_times
+from first_call import first_calls
 from torch import Tensor
 
 import tuner
@@ -34,6 +37,7 @@ from tuner.verify.agreement import compare
 from tuner.workload import load_workload
 
 KERNEL = "fused_inv_rope_fp8_quant"
+DEVICE = "cuda"
 HEADS, GROUPS, DIM, ROPE = 64, 8, 512, 64
 SIZES = {"num_heads": HEADS, "n_groups": GROUPS}
 TOKENS = 8
@@ -60,6 +64,8 @@ def main() -> None:
         "command": " ".join(["python benchmarks/runtime.py", *sys.argv[1:]]),
         "warmup": {"binaries": len(report.binaries), "seconds": round(report.seconds, 2)},
         "host": host_times(op),
+        "checks_us": check_times(DEVICE),
+        "first_call": first_calls(KERNEL, SIZES),
         "replay": replay(op, steps),
         "load": under_load(op, options.load_s),
     }
@@ -70,7 +76,7 @@ def main() -> None:
 
 
 def make_inputs(tokens: int) -> dict[str, Tensor]:
-    return dict(load_kernel(KERNEL).spec.make_inputs(shape(tokens), "cuda", 0))
+    return dict(load_kernel(KERNEL).spec.make_inputs(shape(tokens), DEVICE, 0))
 
 
 def shape(tokens: int) -> Shape:
@@ -123,38 +129,24 @@ def ratio(first: list[float], second: list[float]) -> dict[str, float]:
 
 
 def call_arms(op: Op, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
-    """The upstream call path, the operator's dispatch, and what the op does beside launching."""
+    """The upstream call path, the operator's dispatch, and the allocations of both."""
     tensors = (inputs["o"], inputs["positions"], inputs["cos_sin_cache"])
     sizes = (GROUPS, HEADS // GROUPS)
     width, rows, padded = HEADS // GROUPS * DIM, HEADS // GROUPS * DIM // 128, (TOKENS + 3) // 4 * 4
-    kernel = load_kernel(KERNEL)
     empty = op.plans.of(None, SIZES).empty
 
-    class NoPlan:
-        """Takes the place of a plan, so that checks and the search for the plan are left."""
-
-        def empty(self, *_: Any) -> None: ...
-
-        def at(self, _: int) -> Callable[..., None]:
-            return nothing
-
-    def nothing(*_: Any) -> None: ...
-
     def allocate_upstream() -> tuple[Tensor, Tensor]:
-        fp8 = torch.empty((GROUPS, TOKENS, width), dtype=torch.float8_e4m3fn, device="cuda").transpose(0, 1)
-        flat = torch.empty(GROUPS * rows * padded, dtype=torch.float32, device="cuda")
+        fp8 = torch.empty((GROUPS, TOKENS, width), dtype=torch.float8_e4m3fn, device=DEVICE).transpose(0, 1)
+        flat = torch.empty(GROUPS * rows * padded, dtype=torch.float32, device=DEVICE)
         return fp8, flat.as_strided((TOKENS, GROUPS, rows), (1, rows * padded, padded))
 
     def allocate() -> None:
         empty((TOKENS, GROUPS, width), (width, TOKENS * width, 1), torch.float8_e4m3fn)
         empty((padded, GROUPS, rows), (1, rows * padded, padded), torch.float32)
 
-    checks = partial(kernel.host_function.call, dict.fromkeys(op.plans, NoPlan()), *tensors, *sizes)
-    checks()
     return {
         "upstream_call": partial(upstream_op(allocate_upstream), *tensors, *sizes),
         "op_through_dispatcher": partial(torch.ops.tuner.fused_inv_rope_fp8_quant, *tensors, *sizes),
-        "checks": checks,
         "allocation": allocate,
         "upstream_allocation": allocate_upstream,
     }
@@ -186,7 +178,7 @@ def upstream_op(allocate: Callable[[], tuple[Tensor, Tensor]]) -> Callable[..., 
 def launch_arms(op: Op, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
     """The launch alone: ours, Triton's JIT of the same variant and of the baseline, and the driver's own."""
     kernel = load_kernel(KERNEL)
-    spec, outputs = kernel.spec, kernel.spec.make_outputs(shape(TOKENS), "cuda")
+    spec, outputs = kernel.spec, kernel.spec.make_outputs(shape(TOKENS), DEVICE)
     launcher = launcher_at(op.plans.of(None, SIZES), TOKENS)
     arms: dict[str, Callable[[], Any]] = {}
     for name, variant in (("jit_launch", launcher.variant), ("jit_launch_of_baseline", spec.baseline_variant)):
@@ -239,70 +231,158 @@ def step_sizes() -> list[int]:
 
 
 def replay(op: Op, sizes: list[int]) -> dict[str, Any]:
-    """Every step once, in order, after the warm-up."""
+    """Every step once, in order, after the warm-up; the allocator has memory for the largest."""
     inputs = make_inputs(max(sizes))
     o, positions, cache = inputs["o"], inputs["positions"], inputs["cos_sin_cache"]
+    op(o, positions, cache, GROUPS, HEADS // GROUPS)
     torch.cuda.synchronize()
-    times_us = []
+    host_us, step_us = [], []
     with tuner.jit_monitor() as monitor:
         for size in sizes:
+            arguments = (o[:size], positions[:size], cache, GROUPS, HEADS // GROUPS)
             start = time.perf_counter()
-            op(o[:size], positions[:size], cache, GROUPS, HEADS // GROUPS)
-            times_us.append((time.perf_counter() - start) * 1e6)
+            op(*arguments)
+            called = time.perf_counter()
             torch.cuda.synchronize()
-    ordered = sorted(times_us)
+            host_us.append((called - start) * 1e6)
+            step_us.append((time.perf_counter() - start) * 1e6)
     return {
         "steps": len(sizes),
         "distinct_sizes": len(set(sizes)),
         "compiles": monitor.count,
         "fallbacks": op.counts["fallbacks"],
-        "host_us": {"median": round(statistics.median(ordered), 2), "largest": round(ordered[-1], 2)},
+        "host_us": slowest(host_us, sizes),
+        "until_the_gpu_is_done_us": slowest(step_us, sizes),
+    }
+
+
+def slowest(times_us: list[float], sizes: list[int]) -> dict[str, Any]:
+    """Median and slowest step, and those that took more than twice the median."""
+    median_us, largest_us = statistics.median(times_us), max(times_us)
+    step = times_us.index(largest_us)
+    return {
+        "median": round(median_us, 2),
+        "slowest": round(largest_us, 2),
+        "slowest_step": {"number": step, "num_tokens": sizes[step]},
+        "over_twice_the_median": sum(each > 2 * median_us for each in times_us),
     }
 
 
 def under_load(op: Op, seconds: float) -> dict[str, Any]:
-    """Random sizes from 8 threads on 2 streams; every output must have the bits of its variant's checked output."""
+    """Random sizes from 8 threads on 2 streams; every output must have the bits of its variant's checked output.
+
+    After each quarter of the time all threads rest, so that nothing but inputs and checked outputs is in use: memory
+    that is allocated then and was not at the start is a leak. What PyTorch's allocator has reserved may still grow, as
+    it keeps the pieces into which outputs of all sizes cut its blocks.
+    """
     inputs = make_inputs(LOAD_TOKENS)
-    right = checked_outputs(op, inputs)
-    streams = [torch.cuda.Stream() for _ in range(STREAMS)]
+    load = Load(op, inputs, checked_outputs(op, inputs))
     torch.cuda.synchronize()
-    calls, wrong, errors = [0] * THREADS, [0] * THREADS, []
-    memory: list[dict[str, int]] = []
-    end = time.perf_counter() + seconds
-
-    def work(number: int) -> None:
-        try:
-            with torch.cuda.stream(streams[number % STREAMS]):
-                calls[number], wrong[number] = work_until(end, op, inputs, right, number)
-        except Exception as error:  # noqa: BLE001 - a thread's failure must fail the benchmark
-            errors.append(repr(error))
-
+    torch.cuda.empty_cache()
     with tuner.jit_monitor() as monitor:
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for share in (0.25, 0.95):
-            time.sleep(max(0.0, end - seconds * (1 - share) - time.perf_counter()))
-            memory.append(memory_bytes())
-        for thread in threads:
-            thread.join()
-    if errors:
-        sys.exit(f"under load: {errors[0]}")
-    growth = {name: memory[1][name] - memory[0][name] for name in memory[0]}
+        memory = load.run(seconds)
     return {
         "threads": THREADS,
         "streams": STREAMS,
         "seconds": seconds,
-        "calls": sum(calls),
-        "wrong_elements": sum(wrong),
+        "calls": sum(load.calls),
+        "wrong_elements": sum(load.wrong),
         "compiles": monitor.count,
-        "growth_bytes": growth,
+        "memory_mib": memory,
     }
 
 
-def memory_bytes() -> dict[str, int]:
+class Load:
+    """Threads that call an op, and rest together after each quarter of the time."""
+
+    def __init__(self, op: Op, inputs: dict[str, Tensor], right: dict[int, tuple[Tensor, Tensor]]) -> None:
+        self.op, self.inputs, self.right = op, inputs, right
+        self.calls, self.wrong = [0] * THREADS, [0] * THREADS
+        self._plan = op.plans.of(None, SIZES)
+        self._streams = [torch.cuda.Stream() for _ in range(STREAMS)]
+        self._rest = threading.Barrier(THREADS + 1)
+        self._end = 0.0
+        self._errors: list[str] = []
+
+    def run(self, seconds: float) -> dict[str, dict[str, float]]:
+        """MiB in use when all threads rest: at the start and after each quarter; ends the program where one fails."""
+        threads = [threading.Thread(target=self._work, args=(number,)) for number in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        memory = {}
+        try:
+            self._rest.wait()
+            for moment in ("start", "quarter", "half", "three_quarters", "end"):
+                self._rest.wait()
+                torch.cuda.synchronize()
+                memory[moment] = memory_mib()
+                self._end = time.perf_counter() + seconds / 4
+                self._rest.wait()
+        except threading.BrokenBarrierError:
+            pass  # a thread failed, and says why
+        for thread in threads:
+            thread.join()
+        if self._errors:
+            sys.exit(f"under load: {self._errors[0]}")
+        return memory
+
+    def _work(self, number: int) -> None:
+        try:
+            with torch.cuda.stream(self._streams[number % STREAMS]):
+                self._hold_largest()
+                drawn = random.Random(number)
+                for _ in range(4):
+                    self._pause()
+                    self._call_until_end(number, drawn)
+                self._pause()
+        except threading.BrokenBarrierError:
+            pass  # another thread failed
+        except Exception as error:  # noqa: BLE001 - a thread's failure must fail the benchmark
+            self._errors.append(repr(error))
+            self._rest.abort()
+
+    def _pause(self) -> None:
+        """Come to rest, and go on when memory was read."""
+        torch.cuda.current_stream().synchronize()
+        self._rest.wait()
+        self._rest.wait()
+
+    def _hold_largest(self) -> None:
+        """Have memory for the largest call, and what compares its outputs, of all threads at once."""
+        outputs = self._call(LOAD_TOKENS)
+        held = [outputs, *(torch.empty_like(each, dtype=torch.bool) for each in outputs)]
+        self._rest.wait()
+        del held
+
+    def _call(self, tokens: int) -> tuple[Tensor, Tensor]:
+        o, positions, cache = self.inputs["o"], self.inputs["positions"], self.inputs["cos_sin_cache"]
+        found: tuple[Tensor, Tensor] = self.op(o[:tokens], positions[:tokens], cache, GROUPS, HEADS // GROUPS)
+        return found
+
+    def _call_until_end(self, number: int, drawn: random.Random) -> None:
+        """Count calls, and elements that were wrong."""
+        wrong = torch.zeros((), dtype=torch.int64, device=DEVICE)
+        while time.perf_counter() < self._end:
+            for _ in range(20):
+                tokens = min(LOAD_TOKENS, int(drawn.expovariate(1 / 200)) + 1)
+                o_fp8, o_scale = self._call(tokens)
+                fp8, scale = self.right[id(self._plan.launcher(tokens))]
+                wrong += (o_fp8.view(torch.uint8) != fp8[:tokens]).sum()
+                wrong += (o_scale.view(torch.int32) != scale[:tokens]).sum()
+                self.calls[number] += 1
+            torch.cuda.current_stream().synchronize()
+        self.wrong[number] += int(wrong)
+
+
+def memory_mib() -> dict[str, float]:
+    """In use by tensors, reserved by PyTorch's allocator, and the process's own on the host."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {"gpu_reserved": torch.cuda.memory_reserved(), "resident": pages * 4096}
+    sizes = {
+        "allocated": torch.cuda.memory_allocated(),
+        "reserved": torch.cuda.memory_reserved(),
+        "resident": pages * os.sysconf("SC_PAGE_SIZE"),
+    }
+    return {name: round(size / 2**20, 2) for name, size in sizes.items()}
 
 
 def checked_outputs(op: Op, inputs: dict[str, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
@@ -317,7 +397,7 @@ def checked_outputs(op: Op, inputs: dict[str, Tensor]) -> dict[int, tuple[Tensor
     for tokens in range(1, LOAD_TOKENS + 1):
         launcher = launcher_at(plan, tokens)
         if id(launcher) not in found:
-            outputs = kernel.spec.make_outputs(size, "cuda")
+            outputs = kernel.spec.make_outputs(size, DEVICE)
             arguments = kernel.spec.launch(inputs, outputs, size, launcher.variant.config).arguments
             launcher.launch(LOAD_TOKENS, *(arguments[name] for name in kernel.host_function.arguments))
             agreement = compare(outputs, expected, kernel.spec.tolerances)
@@ -326,25 +406,6 @@ def checked_outputs(op: Op, inputs: dict[str, Tensor]) -> dict[int, tuple[Tensor
             scale = outputs["o_scale"].permute(2, 0, 1)[:LOAD_TOKENS].view(torch.int32)
             found[id(launcher)] = (outputs["o_fp8"].transpose(0, 1).view(torch.uint8), scale)
     return found
-
-
-def work_until(
-    end: float, op: Op, inputs: dict[str, Tensor], right: dict[int, tuple[Tensor, Tensor]], seed: int
-) -> tuple[int, int]:
-    """Calls made, and elements that were wrong."""
-    drawn, plan, calls = random.Random(seed), op.plans.of(None, SIZES), 0
-    o, positions, cache = inputs["o"], inputs["positions"], inputs["cos_sin_cache"]
-    wrong = torch.zeros((), dtype=torch.int64, device="cuda")
-    while time.perf_counter() < end:
-        for _ in range(20):
-            tokens = min(LOAD_TOKENS, int(drawn.expovariate(1 / 200)) + 1)
-            o_fp8, o_scale = op(o[:tokens], positions[:tokens], cache, GROUPS, HEADS // GROUPS)
-            fp8, scale = right[id(plan.launcher(tokens))]
-            wrong += (o_fp8.view(torch.uint8) != fp8[:tokens]).sum()
-            wrong += (o_scale.view(torch.int32) != scale[:tokens]).sum()
-            calls += 1
-        torch.cuda.current_stream().synchronize()
-    return calls, int(wrong)
 
 
 if __name__ == "__main__":
