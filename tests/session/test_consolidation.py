@@ -6,7 +6,7 @@ import pytest
 from session_fakes import SPACE, Bench, FakeEvaluator
 
 from tuner.processes import Failure
-from tuner.records import Config, FrozenMapping, Shape, Status, Variant
+from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Status, Variant
 from tuner.search import Method
 from tuner.space import ImplementationSpace
 
@@ -70,3 +70,27 @@ def test_what_fails_where_it_was_hoped_for_is_given_up(seen_once: Bench) -> None
     failed = [variant for variant, shape in done.submitted if variant.config == ALL_ROUND and shape == SHAPES[2]]
     assert len(failed) == 1
     assert len(done.summary.winners) == len(SHAPES)
+
+
+def test_a_shape_at_which_nothing_passes_holds_nobody_up(seen_once: Bench) -> None:
+    """As where the largest size does not fit into the memory."""
+
+    def fault(variant: Variant, shape: Shape) -> Failure | None:
+        return Failure(Status.OUT_OF_RESOURCES, "too much") if shape == SHAPES[3] else None
+
+    seen_once.run(space=WIDE, shapes=SHAPES, evaluator=FakeEvaluator(fault, time_us=specialists), trials=40)
+    passed = {each.shape for each in seen_once.evaluations() if each.variant.config == ALL_ROUND and each.timing}
+    assert passed == set(SHAPES[:3])
+
+
+def test_what_was_wrong_at_one_shape_is_hoped_for_at_none(seen_once: Bench) -> None:
+    marks = SpecializationSet.of(["num_rows", "row_stride"])  # that compile least
+    wrong = Variant("scale_rows", ALL_ROUND, marks)
+
+    def fault(variant: Variant, shape: Shape) -> Failure | None:
+        return Failure(Status.WRONG_OUTPUT, "no") if variant == wrong and shape == SHAPES[1] else None
+
+    done = seen_once.run(space=WIDE, shapes=SHAPES, evaluator=FakeEvaluator(fault, time_us=specialists), trials=40)
+    after = [at for variant, at in done.submitted if variant == wrong]
+    assert SHAPES[1] in after
+    assert wrong not in {winner.variant for winner in done.summary.winners}

@@ -72,6 +72,16 @@ def code(counts: CompileCounts, compilers: FakeCompilers) -> MachineCode:
     return MachineCode(SHAPES, counts, compile_at)
 
 
+def late() -> "Future[Any]":
+    """One that never ends, and is cancelled as a pool does it."""
+
+    class Late(Future[Any]):
+        def cancel(self) -> bool:
+            return super().cancel() and self.set_running_or_notify_cancel() is False
+
+    return Late()
+
+
 def test_each_shape_gets_its_best_estimates_and_the_best_of_all_shapes_come_first(counts: CompileCounts) -> None:
     found = warm_start(request(), SHAPES, counts, code(counts, Compilers()), H100)
     best = [least(each) for each in list(INSTRUCTIONS)[:4]]  # half of eight trials
@@ -87,6 +97,54 @@ def test_what_does_not_compile_is_not_proposed(counts: CompileCounts) -> None:
     assert found == [(least(config(4, 2)), shape) for shape in SHAPES]
 
 
+def test_a_first_config_that_is_too_large_does_not_speak_for_the_others(counts: CompileCounts) -> None:
+    def fault(variant: Variant, shape: Shape) -> Failure | None:
+        too_large = variant.config == config(1, 1)  # the first of the space
+        return Failure(Status.OUT_OF_RESOURCES, "too much") if too_large else None
+
+    found = warm_start(request(), SHAPES, counts, code(counts, Compilers(fault=fault)), H100)
+    assert found[0] == (least(config(2, 1)), SHAPES[0])
+
+
+def test_a_module_that_breaks_its_compiler_is_not_imported_here(counts: CompileCounts) -> None:
+    looked = code(counts, Compilers(fault=lambda variant, shape: Failure(Status.CRASHED, "aborted")))
+    assert warm_start(request(), SHAPES, counts, looked, H100) == []
+    assert counts._tables == {}
+
+
+def test_a_time_limit_cuts_off_configs_and_not_shapes(counts: CompileCounts) -> None:
+    begun = list[tuple[Variant, Shape]]()
+
+    def compile_some(variant: Variant, shape: Shape) -> Any:
+        begun.append((variant, shape))
+        job = CompileJob(KERNEL.folder, variant, shape, H100)
+        return settled(Built(Compilers().binary(job), 8)) if len(begun) <= 1 + 4 else late()  # an example comes first
+
+    found = warm_start(request(), SHAPES, counts, MachineCode(SHAPES, counts, compile_some), H100, time.monotonic() + 1)
+    assert {shape: sum(at == shape for _, at in found) for shape in SHAPES} == dict.fromkeys(SHAPES, 2)
+
+
+def test_what_was_given_up_is_compiled_when_it_is_needed(counts: CompileCounts) -> None:
+    """The baseline's twin is one of the configs that were looked at when time was up."""
+    waiting, inside = True, dataclasses.replace(BASELINE, config=config(1, 1))
+
+    def compile_at(variant: Variant, shape: Shape) -> Any:
+        if waiting:
+            return late()
+        binary = Compilers(lambda each: each.config.label).binary(CompileJob(KERNEL.folder, variant, shape, H100))
+        return settled(Built(binary, 8))
+
+    looked = MachineCode(SHAPES, counts, compile_at)
+    assert looked.built([(least(config(1, 1)), shape) for shape in SHAPES], time.monotonic() + 0.01) == {}
+    waiting = False
+    assert looked.twin(inside) == least(config(1, 1))
+
+
+def test_without_room_nothing_is_compiled(counts: CompileCounts) -> None:
+    compilers = Compilers()
+    assert warm_start(request(trials=1), SHAPES, counts, code(counts, compilers), H100) == []
+
+
 def test_of_configs_with_the_same_code_and_grid_one_is_proposed(counts: CompileCounts) -> None:
     found = warm_start(request(trials=20), SHAPES, counts, code(counts, Compilers(lambda variant: "one code")), H100)
     configs = {variant.config.parameters["BLOCK_ROWS"] for variant, _ in found}
@@ -94,8 +152,8 @@ def test_of_configs_with_the_same_code_and_grid_one_is_proposed(counts: CompileC
 
 
 def test_what_is_not_compiled_in_time_is_not_proposed(counts: CompileCounts) -> None:
-    late = MachineCode(SHAPES, counts, lambda variant, shape: Future())
-    assert warm_start(request(), SHAPES, counts, late, H100, time.monotonic() + 0.01) == []
+    looked = MachineCode(SHAPES, counts, lambda variant, shape: late())
+    assert warm_start(request(), SHAPES, counts, looked, H100, time.monotonic() + 0.01) == []
 
 
 def test_of_a_large_space_the_seed_draws_what_is_looked_at(
@@ -103,7 +161,9 @@ def test_of_a_large_space_the_seed_draws_what_is_looked_at(
 ) -> None:
     monkeypatch.setattr("tuner.session.warm_start._MOST_CONFIGS", 2)
     drawn = [
-        frozenset(variant.config for variant, _ in warm_start(request(seed=seed), SHAPES, counts, looked, H100))
+        frozenset(
+            variant.config for variant, _ in warm_start(request(seed=seed, trials=20), SHAPES, counts, looked, H100)
+        )
         for seed in (0, 0, 1, 2, 3)
         for looked in [code(counts, Compilers())]
     ]

@@ -25,21 +25,25 @@ class Candidate:
 
 def fewest(cells: Sequence[Collection[Hashable]]) -> int:
     """How many candidates are needed so that each cell holds one; ValueError for a cell that holds none."""
-    covered: dict[Hashable, set[int]] = {}
+    return len(smallest(cells))
+
+
+def smallest(cells: Sequence[Collection[T]]) -> list[T]:
+    """As few candidates as can be so that each cell holds one; ValueError for a cell that holds none."""
+    covered: dict[T, set[int]] = {}
     for index, held in enumerate(cells):
         for candidate in held:
             covered.setdefault(candidate, set()).add(index)
-    largest: list[set[int]] = []
-    for each in sorted(covered.values(), key=len, reverse=True):
-        if not any(each <= other for other in largest):
-            largest.append(each)
+    largest: dict[T, set[int]] = {}
+    for candidate in sorted(covered, key=lambda each: len(covered[each]), reverse=True):
+        if not any(covered[candidate] <= other for other in largest.values()):
+            largest[candidate] = covered[candidate]
     program = _Program()
-    columns = [program.variable() for _ in largest]
+    columns = {candidate: program.variable() for candidate in largest}
     for index in range(len(cells)):
-        program.require(
-            {column: 1.0 for column, each in zip(columns, largest, strict=True) if index in each}, 1, np.inf
-        )
-    return len(program.minimize(dict.fromkeys(columns, 1.0)))
+        program.require({columns[each]: 1.0 for each, held in largest.items() if index in held}, 1, np.inf)
+    taken = program.minimize(dict.fromkeys(columns.values(), 1.0))
+    return [candidate for candidate, column in columns.items() if column in taken]
 
 
 def lightest(candidates: Sequence[Candidate], weights: Sequence[float]) -> list[int]:
@@ -72,22 +76,21 @@ def hopeful_cover(times_us: Sequence[Mapping[T, float]], may_do: Callable[[T, in
 
     Good enough is a time within `bound`, a share, of the least known in the cell. `times_us` holds what is known of
     each cell, at least one time; `may_do` says of a candidate without a time whether the cell may be hoped for. Only
-    candidates that are known to be good enough somewhere count; of equally few those of the least time are taken, where
-    a hope is as slow as it may be.
+    candidates that are known to be good enough somewhere count. Of those that are taken each cell has the fastest,
+    where a hope is as slow as it may be.
     """
     limits_us = [min(known.values()) * (1 + bound) for known in times_us]
     pairs = list(zip(times_us, limits_us, strict=True))
     good = dict.fromkeys(name for known, limit in pairs for name, time_us in known.items() if time_us <= limit)
-    candidates = []
-    for name in good:
-        able = {
-            cell: known.get(name, limit)
-            for cell, (known, limit) in enumerate(pairs)
-            if (known[name] <= limit if name in known else may_do(name, cell))
-        }
-        candidates.append(Candidate(able, dict.fromkeys(able, frozenset[Hashable]()), winner=False))
-    names = list(good)
-    return [names[index] for index in lightest(candidates, [1.0] * len(times_us))]
+    able = [
+        [name for name in good if (known[name] <= limit if name in known else may_do(name, cell))]
+        for cell, (known, limit) in enumerate(pairs)
+    ]
+    taken = set(smallest(able))
+    return [
+        min((name for name in held if name in taken), key=lambda name: known.get(name, limit))
+        for held, (known, limit) in zip(able, pairs, strict=True)
+    ]
 
 
 def _key_form(

@@ -18,8 +18,8 @@ def sharing_text(sharing: Sharing, evidence: Evidence) -> str:
     measured = evidence is Evidence.MEASURED
     saved = f", which saved about {sharing.saved_s:.1f} s of the GPU" if measured and sharing.shared else ""
     return (
-        f"Binary identity: {sharing.variants} variants had {sharing.keys} compile keys, {sharing.compiles} of them "
-        f"compiled by this run, and gave {sharing.binaries} distinct binaries. {sharing.measurements} "
+        f"Binary identity: {sharing.variants} variants had {sharing.keys} compile keys and gave "
+        f"{sharing.binaries} distinct binaries; {sharing.compiles} compiles. {sharing.measurements} "
         f"{'measurements' if measured else 'checks in the interpreter'}, {sharing.shared} shared{saved}."
     )
 

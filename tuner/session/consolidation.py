@@ -22,10 +22,11 @@ def consolidating_trials(request: RunRequest, ledger: Ledger, counts: CompileCou
 
 
 def _missing(shapes: list[Shape], request: RunRequest, ledger: Ledger, counts: CompileCounts) -> Iterator[Trial]:
+    shapes = [shape for shape in shapes if ledger.passed(shape)]
+    if len(shapes) < 2:
+        return
     passed = {each.variant.config for shape in shapes for each in ledger.passed(shape)}
     times_us = [_times_us(shape, passed, ledger, counts) for shape in shapes]
-    if len(shapes) < 2 or not all(any(map(math.isfinite, known.values())) for known in times_us):
-        return
 
     def untried(config: Config, place: int) -> bool:
         variant, shape = _least(request.kernel.name, config, counts), shapes[place]

@@ -15,8 +15,8 @@ from tuner.session.request import RunRequest
 # A stage of the search gives each shape so many trials; then shapes try what was best at those beside them.
 _STAGE = 12
 # Of the trials at most this share is kept for after the last stage. Then each shape's own best configs are tried under
-# the set that compiles least; with half of the rest the best config of every shape at every other one; and at last
-# whatever could make the portfolio smaller.
+# the set that compiles least; with half of the rest the best config of every shape at every other one; and then
+# whatever could make the portfolio smaller. What all that leaves is searched.
 _KEPT_SHARE = 0.25
 _OWN_BEST = 4
 
@@ -59,7 +59,7 @@ class Exploration:
         for_portfolio = max(0, kept - _OWN_BEST) // 2
         return (
             self._search(trials - kept)
-            and self._spread(_OWN_BEST, 1, trials)
+            and self._spread(_OWN_BEST, 1, trials - for_portfolio)
             and self._spread(1, count, trials - for_portfolio)
             and self._consolidate()
             and self._search(trials)

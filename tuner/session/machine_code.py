@@ -10,7 +10,7 @@ from itertools import islice
 from tuner.compile.builder import Built
 from tuner.compile.inspect import narrower
 from tuner.processes import Failure, result
-from tuner.records import Binary, Config, Shape, SpecializationSet, Variant
+from tuner.records import Binary, Config, Shape, SpecializationSet, Status, Variant
 from tuner.session.compile_counts import CompileCounts, with_mark
 from tuner.session.ledger import Trial
 from tuner.space import ImplementationSpace, SearchSpace
@@ -92,7 +92,7 @@ class MachineCode:
         return [each.binary for future in finished if isinstance(each := _result(future), Built)]
 
     def compiling(self, space: SearchSpace, until: float = math.inf) -> list[ImplementationSpace]:
-        """The implementations of which an example compiles by `until`, with no argument marked.
+        """The implementations of which an example is compiled by `until`, with no argument marked; it may be too large.
 
         Other processes compile it. So this one need not fear what their modules do when they are imported, as counting
         keys does.
@@ -105,7 +105,7 @@ class MachineCode:
         return [
             each
             for each in space.implementations
-            if each.name in self._examples and isinstance(_result(self._examples[each.name]), Built)
+            if each.name in self._examples and _was_compiled(_result(self._examples[each.name]))
         ]
 
     def _example(self, space: ImplementationSpace) -> tuple[Config, list[Shape]] | None:
@@ -136,7 +136,7 @@ class MachineCode:
 
     def _once(self, variant: Variant, shape: Shape) -> "Future[Built | Failure]":
         name = (variant, self._counts.key(variant, shape))
-        if name not in self._begun:
+        if name not in self._begun or self._begun[name].cancelled():  # one that was late may have more time now
             self._begun[name] = self._compile_at(variant, shape)
         return self._begun[name]
 
@@ -162,6 +162,10 @@ def _finished(pairs: Sequence[_Pair], until: float) -> list[tuple[Binary, Binary
 def _result(future: "Future[Built | Failure]") -> Built | Failure:
     """How a compile ended."""
     return result(future)
+
+
+def _was_compiled(found: Built | Failure) -> bool:
+    return isinstance(found, Built) or found.status is Status.OUT_OF_RESOURCES
 
 
 def _wait(futures: "Iterable[Future[Built | Failure]]", until: float) -> bool:

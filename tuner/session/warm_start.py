@@ -42,20 +42,19 @@ def warm_start(
     Configs of the space, drawn by the request's seed, are compiled for it; what is not compiled by `until` (monotonic
     seconds), or after half a minute, is not proposed. Empty where the GPU's limits are not known.
     """
-    if str(target) not in DEVICE_MODELS:
+    count = min(_BEST, int(request.trials * _SHARE))
+    if str(target) not in DEVICE_MODELS or count == 0:
         return []
     until = min(until, time.monotonic() + _LONGEST_S)
     space = replace(request.space, implementations=tuple(code.compiling(request.space, until)))
-    allowed = {shape: list(space.configs(shape)) for shape in shapes}
+    allowed = {shape: dict.fromkeys(space.configs(shape)) for shape in shapes}
     configs = list(dict.fromkeys(config for held in allowed.values() for config in held))
-    drawn = Random(request.seed).sample(configs, min(len(configs), _MOST_CONFIGS))
+    drawn = Random(request.seed).sample(configs, min(len(configs), _MOST_CONFIGS * count // _BEST))
     variants = {config: Variant(request.kernel.name, config, counts.smallest_set(config)) for config in drawn}
-    trials = {
-        shape: [(variants[config], shape) for config in held if config in variants] for shape, held in allowed.items()
-    }
-    built = code.built([each for held in trials.values() for each in held], until)
-    count = min(_BEST, int(request.trials * _SHARE))
-    ranked = [_fastest(request, held, built, target)[:count] for held in trials.values()]
+    # Config by config, so that a time limit cuts off configs and not shapes.
+    trials = [(variants[config], shape) for config in drawn for shape in shapes if config in allowed[shape]]
+    built = code.built(trials, until)
+    ranked = [_fastest(request, [each for each in trials if each[1] == at], built, target)[:count] for at in shapes]
     return [trial for rank in zip_longest(*ranked) for trial in rank if trial is not None]
 
 
