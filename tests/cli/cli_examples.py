@@ -21,6 +21,7 @@ from tuner.records import (
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests" / "examples" / "scale_rows"
+SAMPLE = ROOT / "tests" / "workload" / "sample.json"  # steps of 16, 9, 5, 2, 3, 2, 16, 1 and 1 tokens
 BUNDLED = "fused_inv_rope_fp8_quant"
 ESTIMATED = Environment(DEFAULT_TARGET, Evidence.ESTIMATED, "", "2.13.0", "3.9.0", "", "13.4")
 

@@ -1,16 +1,20 @@
 """Runs commands in this process, and gives them a store with winners."""
 
+import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_examples import BUNDLED, ESTIMATED, EXAMPLE, Result, Tuner, chosen
+from in_this_process import InThisProcess
 
 from tuner import api
 from tuner.catalog import load_folder, load_kernel
 from tuner.cli.main import main
+from tuner.processes import WorkerPool
 from tuner.records import DEFAULT_TARGET, Evaluation, Shape, Status, Timing
 from tuner.store import Store
 
@@ -45,6 +49,24 @@ def tuner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Result(code, out, err)
 
     return call
+
+
+@pytest.fixture
+def no_workers(interpreter: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tuner run` compiles here and checks where every test does; runs with real workers are in tests/session."""
+
+    class Shared:
+        def __init__(self, workers: int, environment: Mapping[str, str]) -> None:
+            assert environment == {"TRITON_INTERPRET": "1"}
+
+        def submit(self, *job: Any, timeout_s: float) -> Any:
+            return interpreter.submit(*job, timeout_s=timeout_s)
+
+        def kill(self) -> None:
+            pass
+
+    monkeypatch.setattr(importlib.import_module("tuner.session.run"), "WorkerPool", InThisProcess)
+    monkeypatch.setattr("tuner.session.static_evaluator.WorkerPool", Shared)
 
 
 @pytest.fixture

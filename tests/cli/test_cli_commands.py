@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -268,9 +269,13 @@ def test_show_of_a_store_without_winners_says_what_finds_some(tuner: Tuner, tune
 # As a process of its own.
 
 
-def process(*words: str, **named: object) -> subprocess.CompletedProcess[str]:
+def process(*words: str, stdout: Any) -> subprocess.CompletedProcess[str]:
+    """As a user starts it, with an output that is written in blocks."""
     command = [sys.executable, "-m", "tuner.cli.main", *words]
-    return subprocess.run(command, cwd=ROOT, text=True, stderr=subprocess.PIPE, timeout=200, **named)  # type: ignore[call-overload,no-any-return]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, text=True, stdout=stdout, stderr=subprocess.PIPE, timeout=200, check=False
+    )
 
 
 def test_a_reader_that_leaves_early_causes_no_complaint() -> None:
@@ -291,21 +296,22 @@ def test_output_that_the_disk_does_not_take_is_an_error() -> None:
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_a_run_prints_json_and_a_repeated_one_lines(tuner: Tuner, tmp_path: Path) -> None:
     """The first run really compiles; the second finds everything stored."""
     words = ["run", str(EXAMPLE), "--target", "cuda:90", "--trials", "2", "--jobs", "1"]
     words += ["--shapes", "num_rows=3,64", "--db", f"sqlite:///{tmp_path}/new/store.db"]
-    first = process(*words, "--json", stdout=subprocess.PIPE)
-    assert first.returncode == 0, first.stderr
-    report = json.loads(first.stdout)
+    first = tuner(*words, "--json")
+    assert first.code == 0, first.err
+    report = json.loads(first.out)
     assert report["evidence"] == "estimated"
     assert report["evaluated"] >= 4
     assert not report["timed_out"]
     assert {row["shape"]["num_rows"] for row in report["winners"]["rows"]} == {3, 64}
     counts = {tuple(each["do_not_specialize"]): each["compiles"] for each in report["compiles"]}
     assert (counts[()], counts[("num_rows",)]) == (2, 1)
-    assert "4 evaluations" in first.stderr
-    assert plain(first.stderr)
+    assert "4 evaluations" in first.err
+    assert plain(first.err)
 
     second = tuner(*words)
     assert (second.code, second.err) == (0, "")

@@ -263,6 +263,7 @@ def test_a_store_where_nothing_can_be_written_is_told(refused: Refused, tmp_path
         assert "Try: " in message
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_a_status_that_no_version_knows_is_told(refused: Refused, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.session.static_evaluator.estimated_environment", lambda target: ESTIMATED)
     execute(path, "UPDATE tuner_evaluation SET status = 'exploded'")

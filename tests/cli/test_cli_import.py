@@ -10,8 +10,6 @@ from cli_examples import BUNDLED, Tuner
 
 from tuner.store import Store
 
-pytestmark = pytest.mark.triton  # an export counts compile keys
-
 
 @pytest.mark.parametrize(("form", "suffix"), [("json", "json"), ("yaml", "yaml")])
 def test_an_export_of_an_import_is_the_same_file(

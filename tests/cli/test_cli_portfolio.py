@@ -15,8 +15,6 @@ from tuner.records import DEFAULT_TARGET, Evaluation, Shape, Status, Timing, Var
 from tuner.runtime import WinnerTable
 from tuner.store import Store
 
-pytestmark = pytest.mark.triton
-
 Refused = Callable[..., str]
 # The time of each of three variants at each number of rows.
 TIMES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_examples import EXAMPLE, ROOT, Tuner
+from cli_examples import EXAMPLE, SAMPLE, Tuner
 
 from tuner.processes import Failure
 from tuner.records import Status
@@ -17,7 +17,6 @@ from tuner.replay import replay
 from tuner.replay.player import ArmJob, Build, Played
 from tuner.workload import load_workload, workload_text
 
-SAMPLE = ROOT / "tests" / "workload" / "sample.json"  # steps of 16, 9, 5, 2, 3, 2, 16, 1 and 1 tokens
 WORDS = ("replay", "rms_norm", "--workload", SAMPLE, "--target", "cuda:90")
 
 Play = Callable[[ArmJob], Played | Failure]

@@ -10,6 +10,9 @@ from cli_examples import BUNDLED, EXAMPLE, Tuner
 RUN = ("run", EXAMPLE, "--target", "cuda:90", "--trials", "8", "--jobs", "1", "--search", "grid")
 
 
+pytestmark = pytest.mark.usefixtures("no_workers")
+
+
 @pytest.fixture(autouse=True)
 def triton_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
@@ -17,13 +20,13 @@ def triton_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_tells_what_it_left_out_what_it_shared_and_what_serving_costs(tuner: Tuner, tmp_path: Path) -> None:
     """`row_stride` is 128 at every shape."""
-    db = f"sqlite:///{tmp_path}/store.db"
-    text = tuner(*RUN, "--objective", "pareto", "--db", db)
+    words, db = (*RUN, "--trials", "4"), f"sqlite:///{tmp_path}/store.db"
+    text = tuner(*words, "--objective", "pareto", "--db", db)
     assert text.code == 0, text
     assert "row_stride is not searched: it saves no compile, and marking it " in text.out
     assert "A step over all shapes alike" in text.out
     assert "Binary identity: " in text.out
-    again = tuner(*RUN, "--objective", "serving", "--json", "--db", db)
+    again = tuner(*words, "--objective", "serving", "--json", "--db", db)
     found = json.loads(again.out)
     assert found["evaluated"] == 0
     assert [row["compiles"] for row in found["winners"]["rows"]] == [1, 1]
@@ -31,7 +34,7 @@ def test_a_run_tells_what_it_left_out_what_it_shared_and_what_serving_costs(tune
     assert found["sharing"]["variants"] == 0
     assert found["serving"]["baseline"]["compiles"] == 2
     assert [each["compiles"] for each in found["serving"]["front"]][-1] == 1
-    assert json.loads(tuner(*RUN, "--json", "--db", db).out)["serving"] is None
+    assert json.loads(tuner(*words, "--json", "--db", db).out)["serving"] is None
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cli_examples import BUNDLED, EXAMPLE, Tuner
+from cli_examples import BUNDLED, EXAMPLE, SAMPLE, Tuner
+from in_this_process import InThisProcess
 
 from tuner.cli.options import parse_shapes
 from tuner.errors import UserError
@@ -31,16 +30,17 @@ def add(tmp_path: Path) -> str:
     return f"{tmp_path / 'add.py'}:add_kernel"
 
 
-def test_the_fused_kernel_in_worker_processes(tuner: Tuner) -> None:
-    """The figures that the README states, through the command, with real processes."""
-    words = ("specialize", BUNDLED, "--workload", "azure_conversation", "--target", "cuda:90")
+def test_the_fused_kernel_in_a_worker_process(tuner: Tuner) -> None:
+    """Over the sizes of a small trace; tests/specialize has what is found over a whole one."""
+    words = ("specialize", BUNDLED, "--workload", SAMPLE, "--target", "cuda:90", "--jobs", "1")
     result = tuner(*words, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert found["compiles"] == {"unmarked": 4, "declared": 2, "recommended": 1, "fewest": 1}
+    assert found["compiles"] == {"unmarked": 3, "declared": 2, "recommended": 1, "fewest": 1}
     assert found["recommended"]["do_not_specialize"] == ["num_tokens", "scale_stride_block"]
     assert (found["evidence"], found["fewest"]) == ("estimated", None)
-    assert found["looked_at"]["sizes"] == {"count": 2962, "first": 1, "last": 8192}
+    assert (found["looked_at"]["workload"], found["looked_at"]["steps"]) == ("sample", 9)
+    assert found["looked_at"]["sizes"] == {"count": 6, "first": 1, "last": 16}
     arguments = {each["name"]: each for each in found["arguments"]}
     stride = arguments["fp8_stride_group"]["effects"]["do_not_specialize"]
     assert stride["narrowed"] == ["stores 16 -> 1 bytes"]
@@ -56,20 +56,10 @@ def test_the_fused_kernel_in_worker_processes(tuner: Tuner) -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiles in this process."""
 
-    class Pool:
+    class Pool(InThisProcess):
         def __init__(self, workers: int) -> None:
+            super().__init__()
             assert workers == 3
-
-        def submit(self, function: Callable[..., Any], *arguments: object, timeout_s: float) -> "Future[Any]":
-            future: Future[Any] = Future()
-            future.set_result(function(*arguments))
-            return future
-
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
 
     from tuner.specialize import specialize
 

@@ -26,7 +26,7 @@ from tuner.records import Evidence, Shape, Speedup, Timing, Winner
 from tuner.runtime import WinnerTable
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step
-from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT, patch_conversions
+from tuner.verify.interpreter import patch_conversions
 
 NORM = load_kernel("rms_norm")
 STEPS = (Step(1, PLAIN), Step(40, TILE))
@@ -86,15 +86,14 @@ def outputs_in_interpreter(path: Path, name: str, steps: tuple[Step, ...], shape
 
 
 @pytest.mark.parametrize("name", [FUSED.name, NORM.name])
-def test_it_gives_the_results_of_the_op(name: str, path: Path, tmp_path: Path) -> None:
+def test_it_gives_the_results_of_the_op(name: str, path: Path, tmp_path: Path, interpreter: WorkerPool) -> None:
     kernel, steps = load_kernel(name), STEPS
     shapes = tuple(FUSED.spec.shape({"num_tokens": tokens, **SIZES}) for tokens in (3, 4, 45))
     if kernel is NORM:
         path, steps = tmp_path / "norm.py", (Step(1, NORM.spec.baseline_variant),)
         path.write_text(text_of(norm_table()))
         shapes = tuple(NORM.spec.shape({"num_tokens": tokens, "hidden_size": 2048}) for tokens in (1, 5))
-    with WorkerPool(1, INTERPRETER_ENVIRONMENT) as pool:
-        found = result(pool.submit(outputs_in_interpreter, path, name, steps, shapes, timeout_s=200.0))
+    found = result(interpreter.submit(outputs_in_interpreter, path, name, steps, shapes, timeout_s=200.0))
     assert isinstance(found, list), found.log
     assert found == [True] * (len(shapes) * (3 if kernel is FUSED else 2))
 

@@ -102,11 +102,11 @@ def test_a_slightly_slower_candidate_is_dropped_later(gpu: NewGpu) -> None:
     assert float(np.median(counts)) <= 64
 
 
-@pytest.mark.parametrize("noise", [QUIET, 0.01, NOISY])
+@pytest.mark.parametrize("noise", [QUIET, NOISY])
 def test_an_equal_candidate_is_hardly_ever_dropped(gpu: NewGpu, noise: float) -> None:
     """Each of up to 16 looks at the same growing samples has a chance of at most 0.5%; they overlap."""
-    dropped = sum(run(gpu(seed), 1.0, noise).dropped for seed in range(100))
-    assert dropped <= 6
+    dropped = sum(run(gpu(seed), 1.0, noise).dropped for seed in range(50))
+    assert dropped <= 4
 
 
 @pytest.mark.parametrize("noise", [QUIET, 0.005, 0.02])

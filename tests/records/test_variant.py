@@ -5,7 +5,7 @@ import json
 
 import pytest
 import store_examples
-from hypothesis import given
+from hypothesis import given, settings
 
 from tuner.records import Config, FrozenMapping, SpecializationSet, Variant
 
@@ -31,6 +31,7 @@ OTHERS = {
 }
 
 
+@settings(max_examples=40, deadline=None)
 @given(store_examples.variants)
 def test_json_round_trip(variant: Variant) -> None:
     read = Variant.from_json(json.loads(json.dumps(variant.to_json())))

@@ -14,7 +14,6 @@ from tuner.replay import prebuilt_arm
 from tuner.replay.player import ArmJob, Played, play
 from tuner.runtime.bundle import Bundle
 
-pytestmark = pytest.mark.triton
 TOKENS = (5, 1, 16, 40, 48, 5, 0)
 
 

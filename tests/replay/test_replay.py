@@ -51,9 +51,9 @@ def test_a_size_that_the_workload_says_is_refused() -> None:
         _ = replace(REPLAY, fixed={"num_rows": 3}).shapes
 
 
-def test_an_arm_has_a_new_process_and_an_empty_cache(tmp_path: Path) -> None:
-    arm = Arm("none", dict.fromkeys(REPLAY.shapes, BASELINE))
-    found = play_arm(REPLAY, arm).result
+def test_an_arm_has_a_new_process_and_an_empty_cache_and_warms_up_what_it_runs(tmp_path: Path) -> None:
+    five, one = dict.fromkeys(REPLAY.shapes)
+    found = play_arm(REPLAY, Arm("none", {five: BASELINE, one: BASELINE})).result
     assert isinstance(found, Outcome), found
     assert [each.build.step for each in found.step_compiles] == [0, 1]
     assert [[change.label for change in each.changes or ()] for each in found.compiles] == [
@@ -62,19 +62,12 @@ def test_an_arm_has_a_new_process_and_an_empty_cache(tmp_path: Path) -> None:
     ]
     assert found.delayed == 2
     assert not (tmp_path / "triton").exists()
-    warm = play_arm(REPLAY, arm.warmed_up).result
+    warm = play_arm(REPLAY, Arm("ours", {five: BASELINE, one: scale_rows_variant(2)}, warm_up=True)).result
     assert isinstance(warm, Outcome), warm
-    assert [each.build.step for each in warm.compiles] == [None, None]  # compiled once more: nothing was kept
+    # Each variant at its own shape, and the baseline once more: nothing was kept.
+    assert {(each.build.step, each.build.shape) for each in warm.compiles} == {(None, five), (None, one)}
+    assert [each.changes for each in warm.compiles] == [(), ()]
     assert (warm.stall_ms, warm.delayed) == (0, 0)
-
-
-def test_each_variant_is_warmed_up_at_the_shapes_that_it_runs() -> None:
-    five, one = dict.fromkeys(REPLAY.shapes)
-    arm = Arm("ours", {five: scale_rows_variant(1), one: scale_rows_variant(2)}, warm_up=True)
-    found = play_arm(REPLAY, arm).result
-    assert isinstance(found, Outcome), found
-    assert {(each.build.step, each.build.shape) for each in found.compiles} == {(None, five), (None, one)}
-    assert [each.changes for each in found.compiles] == [(), ()]
 
 
 def test_a_process_that_dies_ends_its_arm_alone(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tuner.workload import Workload, load_workload
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -12,3 +14,8 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TUNER_CACHE", str(folder / "tuner"))
         patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def conversation() -> Workload:
+    return load_workload("azure_conversation")

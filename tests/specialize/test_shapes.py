@@ -7,15 +7,15 @@ from tuner.compile.classes import class_table
 from tuner.records import DEFAULT_TARGET, SpecializationSet
 from tuner.specialize import looked_at
 from tuner.specialize.shapes import Representatives
-from tuner.workload import load_workload
+from tuner.workload import Workload
 
 pytestmark = pytest.mark.triton
 BOTH = SpecializationSet.of(["num_tokens", "scale_stride_block"])
 
 
 @pytest.fixture(scope="module")
-def fused() -> Representatives:
-    scope = looked_at(FUSED, [], load_workload("azure_conversation"))
+def fused(conversation: Workload) -> Representatives:
+    scope = looked_at(FUSED, [], conversation)
     return Representatives(class_table(FUSED, FUSED.spec.baseline, scope.shares, DEFAULT_TARGET), scope)
 
 
@@ -37,8 +37,8 @@ def test_a_set_has_one_more_for_each_combination_of_lost_classes(fused: Represen
     assert (others, alone % 16 in (13, 14, 15)) == ([], True)
 
 
-def test_shares_say_for_how_many_steps_each_stands(fused: Representatives) -> None:
-    weights = load_workload("azure_conversation").weights()
+def test_shares_say_for_how_many_steps_each_stands(fused: Representatives, conversation: Workload) -> None:
+    weights = conversation.weights()
     found = {shape.size("num_tokens"): shares for shape, shares in fused.changed_by(BOTH).items()}
     assert sum(near for near, _ in found.values()) == pytest.approx(1)
     assert sum(changed for _, changed in found.values()) == pytest.approx(

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from specialize_examples import FUSED, NORM, InThisProcess, request_for
+from in_this_process import InThisProcess
+from specialize_examples import FUSED, NORM, request_for
 
 from tuner.catalog import Kernel
 from tuner.compile.classes import Mark
@@ -15,10 +16,8 @@ from tuner.records import DEFAULT_TARGET, Evidence, SpecializationSet, Speedup
 from tuner.specialize import Advice, ArgumentReport, Recommendation, bare_function, config_of, looked_at, recommend
 from tuner.specialize import specialize as module
 from tuner.specialize.workbench import Pair
-from tuner.workload import load_workload
+from tuner.workload import Workload
 
-pytestmark = pytest.mark.triton
-CONVERSATION = load_workload("azure_conversation")
 SIZES = [1, 14, 16, 27, 64, 512, 1001]
 
 
@@ -34,11 +33,12 @@ def by_name(found: Recommendation) -> dict[str, ArgumentReport]:
 
 
 @pytest.fixture(scope="module")
-def fused() -> Recommendation:
-    return recommend(request_for(FUSED, looked_at(FUSED, [], CONVERSATION)))
+def fused(conversation: Workload) -> Recommendation:
+    return recommend(request_for(FUSED, looked_at(FUSED, [], conversation)))
 
 
 def test_the_fused_kernel_over_the_conversation_workload(fused: Recommendation) -> None:
+    """The figures that the README states."""
     assert (fused.unmarked_compiles, fused.declared_compiles, fused.recommended.compiles) == (4, 2, 1)
     assert fused.declared == SpecializationSet.of(["num_tokens"])
     assert fused.recommended.marks == SpecializationSet.of(["num_tokens", "scale_stride_block"])
@@ -48,7 +48,7 @@ def test_the_fused_kernel_over_the_conversation_workload(fused: Recommendation) 
     assert '+@triton.jit(do_not_specialize=["num_tokens", "scale_stride_block"])' in fused.patch.diff
 
 
-def test_each_argument_of_the_fused_kernel_is_judged(fused: Recommendation) -> None:
+def test_each_argument_of_the_fused_kernel_is_judged(fused: Recommendation, conversation: Workload) -> None:
     found = by_name(fused)
     assert {name for name, each in found.items() if each.advice is not Advice.LEAVE} == {
         "num_tokens",
@@ -62,7 +62,7 @@ def test_each_argument_of_the_fused_kernel_is_judged(fused: Recommendation) -> N
     tokens, block = found["num_tokens"], found["scale_stride_block"]
     assert (tokens.alone, tokens.saves_alone, tokens.saves_in_set) == (3, 2, 2)
     assert (block.alone, block.saves_alone, block.saves_in_set) == (2, 1, 1)
-    weights = CONVERSATION.weights()
+    weights = conversation.weights()
     assert tokens.classes["= 1"] == pytest.approx(weights[1])
     assert block.classes["i32, divisible by 16"] == pytest.approx(
         sum(share for size, share in weights.items() if (size + 3) // 4 * 4 % 16 == 0)
@@ -80,6 +80,7 @@ def test_a_mark_of_the_source_that_is_free_stays() -> None:
     assert by_name(found)["num_tokens"].reason.startswith("marked in the source; shapes that were not looked at may")
 
 
+@pytest.mark.triton
 def test_the_row_stride_of_rms_norm_narrows_and_saves_nothing() -> None:
     found = recommend(request_for(NORM, looked_at(NORM, [{"num_tokens": size} for size in SIZES])))
     assert (found.unmarked_compiles, found.recommended.compiles, found.fewest) == (3, 1, None)
@@ -172,6 +173,7 @@ def padded(tmp_path: Path) -> tuple[Kernel, Path]:
     return bare_function(f"{path}:padded_kernel", SAMPLES, {"num_warps": 2})
 
 
+@pytest.mark.triton
 def test_a_constant_that_a_size_feeds_is_a_compile_for_each_value(padded: tuple[Kernel, Path]) -> None:
     kernel, path = padded
     sizes = [{"num_tokens": size} for size in range(1, 65)]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import pytest
-from specialize_examples import NORM, InThisProcess
+from in_this_process import InThisProcess
+from specialize_examples import NORM
 
 from tuner.compile.classes import class_table
 from tuner.errors import UserError
@@ -11,8 +12,6 @@ from tuner.processes import Failure
 from tuner.records import DEFAULT_TARGET, Evidence, SpecializationSet, Speedup, Status
 from tuner.specialize import looked_at, workbench
 from tuner.specialize.workbench import MeasurePairs, Pair, Workbench
-
-pytestmark = pytest.mark.triton
 
 STRIDE, STRIDE_ALIGNED = SpecializationSet.of(["x_row_stride"]), SpecializationSet.of([], ["x_row_stride"])
 TOKENS = SpecializationSet.of(["num_tokens"])

@@ -30,7 +30,7 @@ from tuner.store import Store
 from tuner.store.migrate import HEAD
 from tuner.store.schema import VERSION_TABLE, Base
 
-arbitrary = settings(max_examples=40, deadline=None)
+arbitrary = settings(max_examples=25, deadline=None)
 
 
 def begin(store: Store, kernel: str = "scale") -> int:
@@ -418,7 +418,7 @@ class StoreContract:
 
     def test_a_killed_writer_loses_at_most_what_was_in_flight(self, url: str) -> None:
         reached = 0
-        for _ in range(3):
+        for _ in range(2):
             writer = store_process.start(url, reached, 10**6)
             store_process.go(writer)
             target = reached + 60

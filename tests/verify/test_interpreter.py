@@ -72,9 +72,8 @@ def check(interpreter: WorkerPool, folder: Path, variant: Variant) -> Agreement 
     return result(interpreter.submit(check_in_interpreter, folder, variant, timeout_s=TIMEOUT_S))
 
 
-@pytest.mark.parametrize("variant", [FUSED.spec.baseline_variant, TILE], ids=lambda each: each.config.implementation)
-def test_right_variants_pass(variant: Variant, interpreter: WorkerPool) -> None:
-    found = check(interpreter, FUSED.folder, variant)
+def test_a_right_variant_passes(interpreter: WorkerPool) -> None:
+    found = check(interpreter, FUSED.folder, TILE)
     assert isinstance(found, Agreement), found.log
     assert found.mismatched == 0
     outputs = [FUSED.spec.make_outputs(shape, "meta") for shape in FUSED.spec.check_shapes]
