@@ -446,7 +446,8 @@ def test_compiles_that_are_under_way_when_searching_ends_are_cancelled(bench: Be
         if isinstance(event, FinalStarted):
             cancelled.extend(future.cancelled() for future in futures)
 
-    done = bench.run(compilers=Endless(), timeout_s=0.5, jobs=2, watch=watch)
-    assert cancelled == [True] * (1 + 2 * 2)  # before the search one that only looks
+    done = bench.run(compilers=Endless(), timeout_s=2.0, jobs=2, watch=watch)
+    assert 2 <= len(cancelled) <= 1 + 2 * 2  # one that only looks, and what time allowed to begin
+    assert all(cancelled)
     assert done.summary.timed_out
     assert {variant for variant, _ in done.evaluator.submitted} == {BASELINE}
