@@ -56,6 +56,10 @@ class CompileCounts:
             self._smallest[config.implementation] = SpecializationSet.of(names, aligned)
         return self._smallest[config.implementation]
 
+    def least(self, config: Config) -> Variant:
+        """The config under the set that compiles least."""
+        return Variant(self._kernel.name, config, self.smallest_set(config))
+
     def saves(self, config: Config, name: str, on_alignment: bool) -> bool:
         """Whether a candidate's mark, in full or on alignment, saves a compile beside any set of the others.
 

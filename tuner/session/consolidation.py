@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Set
 
-from tuner.ranking import fixed_dimensions, hopeful_cover, median_us
-from tuner.records import Config, Shape, Variant
+from tuner.ranking import hopeful_cover, median_us
+from tuner.records import Config, Shape
 from tuner.records.portfolio import REGRET_BOUND
 from tuner.session.compile_counts import CompileCounts
 from tuner.session.ledger import Ledger, Trial
 from tuner.session.request import RunRequest
+from tuner.session.weights import groups_beside
 
 
 def consolidating_trials(request: RunRequest, ledger: Ledger, counts: CompileCounts) -> list[Trial]:
@@ -29,14 +30,14 @@ def _missing(shapes: list[Shape], request: RunRequest, ledger: Ledger, counts: C
     times_us = [_times_us(shape, passed, ledger, counts) for shape in shapes]
 
     def untried(config: Config, place: int) -> bool:
-        variant, shape = _least(request.kernel.name, config, counts), shapes[place]
+        variant, shape = counts.least(config), shapes[place]
         done = ledger.done[shape]
         known = variant in done or variant in ledger.wrong
         return not known and len(done) < request.trials and request.space.allows(config, shape)
 
     for place, config in enumerate(hopeful_cover(times_us, untried, REGRET_BOUND)):
         if untried(config, place):
-            yield _least(request.kernel.name, config, counts), shapes[place]
+            yield counts.least(config), shapes[place]
 
 
 def _times_us(shape: Shape, passed: Set[Config], ledger: Ledger, counts: CompileCounts) -> dict[Config, float]:
@@ -51,15 +52,11 @@ def _times_us(shape: Shape, passed: Set[Config], ledger: Ledger, counts: Compile
             continue
         failed = each.timing is None or variant in ledger.wrong
         time_us = math.inf if failed else median_us(each)
-        if variant.specialization == counts.smallest_set(config):
+        if variant == counts.least(config):
             times_us[config] = time_us
-        elif _least(variant.kernel, config, counts) not in ledger.done[shape]:
+        elif counts.least(config) not in ledger.done[shape]:
             times_us[config] = min(time_us, times_us.get(config, math.inf))
     return times_us
-
-
-def _least(kernel: str, config: Config, counts: CompileCounts) -> Variant:
-    return Variant(kernel, config, counts.smallest_set(config))
 
 
 def _groups(request: RunRequest) -> list[list[Shape]]:
@@ -67,7 +64,4 @@ def _groups(request: RunRequest) -> list[list[Shape]]:
     if len(request.kernel.spec.dynamic_dimensions) != 1:
         return []
     (dynamic,) = request.kernel.spec.dynamic_dimensions
-    groups: dict[object, list[Shape]] = {}
-    for shape in request.shapes:
-        groups.setdefault(fixed_dimensions(shape, dynamic), []).append(shape)
-    return list(groups.values())
+    return list(groups_beside(request.shapes, dynamic).values())

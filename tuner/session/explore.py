@@ -73,7 +73,7 @@ class Exploration:
             if room[shape] > 0 and variant not in done[shape] and variant not in wrong:
                 room[shape] -= 1
                 trials.append((variant, shape))
-        return self._evaluate(partial(next, iter(trials), None))
+        return self._evaluate_all(trials)
 
     def _search(self, trials: int) -> bool:
         """Evaluate until every shape has so many trials; False when time ran out first."""
@@ -109,16 +109,19 @@ class Exploration:
         False when time ran out.
         """
         while trials := self._promising(own, reach, limit):
-            if not self._evaluate(partial(next, iter(trials), None)):
+            if not self._evaluate_all(trials):
                 return False
         return True
 
     def _consolidate(self) -> bool:
         """Try what could make the portfolio smaller, until nothing can; False when time ran out."""
         while trials := consolidating_trials(self._request, self._ledger, self._counts):
-            if not self._evaluate(partial(next, iter(trials), None)):
+            if not self._evaluate_all(trials):
                 return False
         return True
+
+    def _evaluate_all(self, trials: Sequence[Trial]) -> bool:
+        return self._evaluate(partial(next, iter(trials), None))
 
     def _promising(self, own: int, reach: int, limit: int) -> list[Trial]:
         request, trials = self._request, list[Trial]()
@@ -128,11 +131,8 @@ class Exploration:
             for other in _near(index, len(best), reach):
                 configs += best[other][:1]
             done = self._ledger.done[shape]
-            variants = [
-                Variant(request.kernel.name, config, self._counts.smallest_set(config))
-                for config in dict.fromkeys(configs)
-                if request.space.allows(config, shape)
-            ]
+            allowed = [config for config in dict.fromkeys(configs) if request.space.allows(config, shape)]
+            variants = [self._counts.least(config) for config in allowed]
             known = {*done, *self._ledger.wrong}
             untried = [(variant, shape) for variant in variants if variant not in known]
             trials += untried[: max(0, limit - len(done))]

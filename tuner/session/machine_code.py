@@ -72,7 +72,7 @@ class MachineCode:
 
         None too where that is not known by `until` (monotonic seconds).
         """
-        least = Variant(variant.kernel, variant.config, self._counts.smallest_set(variant.config))
+        least = self._counts.least(variant.config)
         if self._counts.of(least) >= self._counts.of(variant):
             return None
         pairs = _finished(self._begin(variant, least, self._shapes), until)

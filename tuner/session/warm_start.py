@@ -14,7 +14,7 @@ from tuner.compile.builder import Built
 from tuner.compile.specialization import meta_launch
 from tuner.measure.static import DEVICE_MODELS, estimate_launch
 from tuner.processes import Failure
-from tuner.records import Shape, Target, Variant
+from tuner.records import Shape, Target
 from tuner.session.compile_counts import CompileCounts
 from tuner.session.ledger import Trial
 from tuner.session.machine_code import MachineCode
@@ -50,7 +50,7 @@ def warm_start(
     allowed = {shape: dict.fromkeys(space.configs(shape)) for shape in shapes}
     configs = list(dict.fromkeys(config for held in allowed.values() for config in held))
     drawn = Random(request.seed).sample(configs, min(len(configs), _MOST_CONFIGS * count // _BEST))
-    variants = {config: Variant(request.kernel.name, config, counts.smallest_set(config)) for config in drawn}
+    variants = {config: counts.least(config) for config in drawn}
     # Config by config, so that a time limit cuts off configs and not shapes.
     trials = [(variants[config], shape) for config in drawn for shape in shapes if config in allowed[shape]]
     built = code.built(trials, until)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tuner.catalog import Kernel
 from tuner.errors import UserError
+from tuner.ranking import fixed_dimensions
 from tuner.records import DimensionValue, FrozenMapping, Shape
 from tuner.workload import Workload
 
@@ -16,7 +17,7 @@ def shape_weights(shapes: Sequence[Shape], workload: Workload | None) -> dict[Sh
     """
     if workload is None:
         return dict.fromkeys(shapes, 1 / len(shapes))
-    groups = _groups(shapes, workload.dimension)
+    groups = groups_beside(shapes, workload.dimension)
     weights: dict[Shape, float] = {}
     for group in groups.values():
         of_size = workload.nearest_weights(shape.size(workload.dimension) for shape in group)
@@ -36,17 +37,16 @@ def counted_shapes(kernel: Kernel, shapes: Sequence[Shape], workload: Workload |
     minimum = next(each.minimum for each in kernel.spec.dimensions if each.name == workload.dimension)
     served = [
         Shape({**group[0], workload.dimension: size})
-        for group in _groups(shapes, workload.dimension).values()
+        for group in groups_beside(shapes, workload.dimension).values()
         for size in workload.histogram
         if size >= minimum
     ]
     return tuple(dict.fromkeys([*shapes, *served]))
 
 
-def _groups(shapes: Sequence[Shape], dimension: str) -> dict[FrozenMapping[DimensionValue], list[Shape]]:
+def groups_beside(shapes: Sequence[Shape], dimension: str) -> dict[FrozenMapping[DimensionValue], list[Shape]]:
     """The shapes by what they have besides the dimension."""
     groups: dict[FrozenMapping[DimensionValue], list[Shape]] = {}
     for shape in shapes:
-        fixed = FrozenMapping({name: value for name, value in shape.items() if name != dimension})
-        groups.setdefault(fixed, []).append(shape)
+        groups.setdefault(fixed_dimensions(shape, dimension), []).append(shape)
     return groups
