@@ -56,15 +56,22 @@ def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
 @lru_cache(maxsize=1 << 16)
 def _answer(kernel: str, with_torch: bool, /, **shape: DimensionValue) -> Lookup:
     """What `lookup` keeps; no GPU is known before torch is loaded, so that an answer may be another one then."""
-    found = load_kernel(kernel)
+    found, tables = _known(kernel)
     device, target = this_device()
-    answer = look_up(found, winner_tables(found), shape, device, target)
+    answer = look_up(found, tables, shape, device, target)
     if answer.origin is Origin.BASELINE and settings.is_strict():
         raise UserError(
             f"{kernel} has no winner at {answer.shape.label} for {target}.",
             hint=f"Run `tuner run {kernel}`, or unset TUNER_STRICT to get the baseline.",
         )
     return answer
+
+
+@lru_cache(maxsize=256)
+def _known(name: str) -> tuple[Kernel, tuple[WinnerTable, ...]]:
+    """A kernel and its tables, kept: to find them reads files, and no new shape is to wait for that."""
+    found = load_kernel(name)
+    return found, winner_tables(found)
 
 
 def look_up(

@@ -62,8 +62,8 @@ def nothing_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 def forget() -> None:
     """Tables are read once per process, and answers are kept."""
-    api._read_tables.cache_clear()
-    api._answer.cache_clear()
+    for kept in (api._read_tables, api._known, api._answer):
+        kept.cache_clear()
 
 
 def winner(kernel: Kernel, rows: int, block_rows: int, environment: Environment = ESTIMATED) -> Winner:
@@ -343,6 +343,20 @@ def test_an_answer_is_kept_and_errors_are_not(kernel: Kernel, tmp_path: Path, mo
             tuner.lookup("scale_rows", num_row=64)
     with pytest.raises(UserError, match="num_rows"):
         tuner.lookup("scale_rows", num_rows=[64])  # type: ignore[arg-type]
+
+
+def test_a_new_shape_waits_for_no_file(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path, monkeypatch, winner(kernel, 64, 4), winner(kernel, 8, 2))
+    assert chosen(64) == (4, Origin.EXACT)
+
+    def no_file(path: Path, *_: Any) -> None:
+        raise AssertionError(path)
+
+    with monkeypatch.context() as without_files:
+        for name in ("stat", "open", "iterdir", "resolve"):
+            without_files.setattr(Path, name, no_file)
+        found = [chosen(rows) for rows in (8, 60, 1000)]
+    assert found == [(2, Origin.EXACT), (4, Origin.BUCKET), (1, Origin.BASELINE)]
 
 
 def test_strict_lookups_need_a_winner(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

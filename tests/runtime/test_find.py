@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 import store_examples
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.records import Bucket, Environment, Evidence, FrozenMapping, Portfolio, Shape, Target, Variant, Winner
+from tuner.records.portfolio import REACH
 from tuner.runtime import Found, Origin, WinnerTable, find
 
 CUDA, OLDER, AMD = Target("cuda", "90"), Target("cuda", "80"), Target("hip", "gfx942")
@@ -203,6 +205,41 @@ def test_rows_of_other_fixed_dimensions_cost_an_answer_nothing() -> None:
     assert whole.group(shape(16, 50), ["num_tokens"]) == ((), ())
 
 
+class Watched(Shape):
+    """A shape that counts how often one of its kind is read."""
+
+    reads = 0
+
+    def __getitem__(self, name: str) -> int | str:
+        Watched.reads += 1
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("count", [10, 10_000])
+def test_rows_of_the_same_fixed_dimensions_cost_a_new_size_little(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do buckets."""
+    sizes = range(10, 10 * count + 1, 10)
+    first = table(environment(H100), shape(10)).rows[0]
+    rows = tuple(dataclasses.replace(first, shape=Watched(shape(size))) for size in sizes)
+    buckets = tuple(Bucket(HEADS, size, size + 9, ONE) for size in sizes)
+    whole = WinnerTable("scale", "source", environment(H100), rows, dataclasses.replace(SOME, buckets=buckets))
+    held, holds = [], Bucket.holds
+
+    def counted(bucket: Bucket, asked: Shape, dynamic: str) -> bool:
+        held.append(bucket)
+        return holds(bucket, asked, dynamic)
+
+    monkeypatch.setattr(Bucket, "holds", counted)
+    for place in (1, 0, count // 2, count - 1):
+        Watched.reads = 0
+        found = find([whole], shape(sizes[place] + 2), ["num_tokens"], H100, CUDA)
+        assert found == Found(rows[place], Origin.BUCKET, ONE, whole.portfolio)
+        assert held.pop() == buckets[place]
+        assert not held
+        if place != 1:  # the first answer goes through all rows
+            assert 0 < Watched.reads < 40
+
+
 small = st.builds(shape, st.integers(0, 40), st.sampled_from([8, 16]))
 some_tables = st.lists(
     st.builds(
@@ -235,3 +272,84 @@ def test_what_every_answer_keeps(tables: list[WinnerTable], asked: Shape, device
         assert row.environment.device in (device, "")
     measured = [each.shape for each in usable if each.environment.evidence is Evidence.MEASURED]
     assert row.environment.evidence is Evidence.MEASURED or asked not in measured
+
+
+def plain_answer(
+    tables: Iterable[WinnerTable], asked: Shape, dynamic: Sequence[str], device: str, target: Target
+) -> Found | None:
+    """What `find` answers, from all rows and buckets one after another."""
+
+    def fixed(each: Shape) -> dict[str, int | str]:
+        return {name: value for name, value in each.items() if name not in dynamic}
+
+    def found(where: WinnerTable, row: Winner, origin: Origin) -> Found:
+        variant = where.portfolio.find(asked) if where.portfolio else None
+        return Found(row, origin, variant or row.variant, where.portfolio if variant else None)
+
+    rows = [
+        (each, row)
+        for each in tables
+        for row in each.rows
+        if fixed(row.shape) == fixed(asked) and each.environment.target == target
+    ]
+    for evidence, wanted in ((Evidence.MEASURED, device), (Evidence.ESTIMATED, "")):
+        known = [each for each in rows if each[0].environment.evidence is evidence]
+        here = [each for each in known if each[0].environment.device == wanted]
+        for candidates, exact, bucket in (
+            (here, Origin.EXACT, Origin.BUCKET),
+            (known, Origin.FAMILY, Origin.FAMILY),
+        ):
+            for each, row in candidates:
+                if row.shape == asked:
+                    return found(each, row, exact)
+            if len(dynamic) != 1 or not candidates or (size := asked.size(dynamic[0])) < 1:
+                continue
+            sizes = [row.shape.size(dynamic[0]) for _, row in candidates]
+            if min(sizes) / REACH <= size <= max(sizes) * REACH:
+                ratios = [max(each, size) / min(each, size) if each else math.inf for each in sizes]
+                best = min(range(len(sizes)), key=lambda place: (ratios[place], sizes[place]))
+                return found(*candidates[best], bucket)
+    return None
+
+
+few_sizes = st.integers(0, 20)
+some_buckets = st.builds(
+    lambda heads, first, length, variant: Bucket(
+        FrozenMapping(num_heads=heads), first, None if length is None else first + length, variant
+    ),
+    st.sampled_from([8, 16]),
+    few_sizes,
+    st.none() | st.integers(-2, 15),
+    st.sampled_from([ONE, TWO]),
+)
+some_portfolios = st.lists(some_buckets, max_size=6).map(
+    lambda buckets: dataclasses.replace(SOME, buckets=tuple(buckets))
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    tables=st.lists(
+        st.builds(
+            lambda each, portfolio: dataclasses.replace(each, portfolio=portfolio),
+            st.builds(
+                lambda where, shapes: table(where, *shapes),
+                st.builds(environment, st.sampled_from(["", H100, H200]), st.sampled_from([CUDA, CUDA, AMD])),
+                st.lists(st.builds(shape, few_sizes, st.sampled_from([8, 16])), max_size=12),
+            ),
+            st.none() | some_portfolios,
+        ),
+        max_size=4,
+    ),
+    dynamic=st.sampled_from([["num_tokens"]] * 4 + [[], ["num_tokens", "num_heads"]]),
+    device=st.sampled_from(["", H100]),
+)
+def test_every_answer_is_that_of_going_through_all_rows(
+    tables: list[WinnerTable], dynamic: list[str], device: str
+) -> None:
+    """Whatever the order of rows and buckets, those of the same shape and those that overlap."""
+    for size in range(45):
+        expected = plain_answer(tables, shape(size), dynamic, device, CUDA)
+        found = find(tables, shape(size), dynamic, device, CUDA)
+        assert found == expected
+        assert found is None or expected is None or found.winner is expected.winner

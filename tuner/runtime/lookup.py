@@ -71,7 +71,7 @@ def find(
     shape before a bucket, the first table before later ones. The variant is that of the table's portfolio, also at a
     tuned shape, so that a server compiles no more than the portfolio; without a portfolio it is the row's own.
     """
-    rows = [(table, row) for table in tables for row in table.group(shape, dynamic).rows]
+    rows = [(table, row) for table in tables for row in table.neighbours(shape, dynamic)]
     for evidence in Evidence:
         known = [each for each in rows if _is_of(each[0], evidence, target)]
         wanted = device if evidence is Evidence.MEASURED else ""
@@ -101,7 +101,7 @@ def _found(table: WinnerTable, row: Winner, origin: Origin, shape: Shape) -> Fou
 def _nearest(
     rows: Sequence[tuple[WinnerTable, Winner]], shape: Shape, dynamic: Sequence[str]
 ) -> tuple[WinnerTable, Winner] | None:
-    """The table and row whose dynamic dimension is nearest by ratio; all other dimensions are those of the shape.
+    """The table and row whose dynamic dimension is nearest by ratio, of the neighbours of a shape in each table.
 
     Between two tuned sizes either neighbour may be nearest; outside them only one within the trusted reach.
     """

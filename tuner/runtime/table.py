@@ -2,9 +2,12 @@
 
 import ast
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from heapq import heappop, heappush
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +35,10 @@ SCHEMA_VERSION = 2
 
 
 class Group(NamedTuple):
-    """The rows and the buckets of a table that have the same fixed dimensions, in its order."""
+    """The rows and the buckets of a table that have the same fixed dimensions, by size.
+
+    Where the table has several rows of a shape or buckets of a size, its first one stands here alone.
+    """
 
     rows: tuple[Winner, ...] = ()
     buckets: tuple[Bucket, ...] = ()
@@ -52,11 +58,24 @@ class WinnerTable:
     portfolio: Portfolio | None = None
 
     def group(self, shape: Shape, dynamic: Sequence[str]) -> Group:
-        """What has the dimensions of a shape but for the dynamic ones; takes as long in a table of any length."""
+        """What has the dimensions of a shape but for the dynamic ones; takes as long in a table of any length.
+
+        Only the first time all rows and buckets are gone through.
+        """
         names = tuple(dynamic)
         if names not in self._groups:
             self._groups[names] = self._grouped(names)
         return self._groups[names].get(_fixed(shape, names), Group())
+
+    def neighbours(self, shape: Shape, dynamic: Sequence[str]) -> tuple[Winner, ...]:
+        """The row of a shape, or else the next larger one, and the next smaller one: two at most.
+
+        All have its fixed dimensions.
+        """
+        names = tuple(dynamic)
+        rows = self.group(shape, names).rows
+        place = bisect_left(rows, _sizes(shape, names), key=lambda row: _sizes(row.shape, names))
+        return rows[max(place - 1, 0) : place + 1]
 
     def bucket_variant(self, shape: Shape) -> Variant | None:
         """The portfolio's variant at a shape; None where no bucket holds it."""
@@ -64,7 +83,8 @@ class WinnerTable:
             return None
         dynamic = self.portfolio.dynamic
         buckets = self.group(shape, (dynamic,)).buckets
-        return next((each.variant for each in buckets if each.holds(shape, dynamic)), None)
+        place = bisect_right(buckets, shape.size(dynamic), key=lambda each: each.first)
+        return next((each.variant for each in buckets[max(place - 1, 0) : place] if each.holds(shape, dynamic)), None)
 
     @cached_property
     def _groups(self) -> dict[tuple[str, ...], _Groups]:
@@ -72,13 +92,16 @@ class WinnerTable:
         return {}
 
     def _grouped(self, dynamic: tuple[str, ...]) -> _Groups:
-        rows: dict[FrozenMapping[DimensionValue], list[Winner]] = {}
+        rows: dict[FrozenMapping[DimensionValue], dict[tuple[DimensionValue, ...], Winner]] = {}
         buckets: dict[FrozenMapping[DimensionValue], list[Bucket]] = {}
         for row in self.rows:
-            rows.setdefault(_fixed(row.shape, dynamic), []).append(row)
+            rows.setdefault(_fixed(row.shape, dynamic), {}).setdefault(_sizes(row.shape, dynamic), row)
         for bucket in self.portfolio.buckets if self.portfolio else ():
             buckets.setdefault(_fixed(bucket.fixed, dynamic), []).append(bucket)
-        return {key: Group(tuple(rows.get(key, ())), tuple(buckets.get(key, ()))) for key in {**rows, **buckets}}
+        return {
+            key: Group(tuple(row for _, row in sorted(rows.get(key, {}).items())), _apart(buckets.get(key, ())))
+            for key in {**rows, **buckets}
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain data. Times in microseconds; `evidence` says whether they were measured or estimated."""
@@ -183,6 +206,27 @@ def _argument_names(kernel: "Kernel", implementation: "Implementation") -> set[s
 
 def _fixed(shape: Mapping[str, DimensionValue], dynamic: tuple[str, ...]) -> FrozenMapping[DimensionValue]:
     return FrozenMapping({name: value for name, value in shape.items() if name not in dynamic})
+
+
+def _sizes(shape: Shape, dynamic: tuple[str, ...]) -> tuple[DimensionValue, ...]:
+    return tuple([shape[name] for name in dynamic])
+
+
+def _apart(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
+    """The buckets by size; where several hold a size the first of them alone, so that one may be cut into pieces."""
+    firsts = {each.first for each in buckets}
+    borders = sorted(firsts | {each.last + 1 for each in buckets if each.last is not None})
+    later = sorted(enumerate(buckets), key=lambda each: each[1].first, reverse=True)
+    begun: list[tuple[int, Bucket]] = []  # a heap: the first of them on top
+    found = []
+    for first, end in zip_longest(borders, borders[1:]):
+        while later and later[-1][1].first == first:
+            heappush(begun, later.pop())
+        while begun and (last := begun[0][1].last) is not None and last < first:
+            heappop(begun)
+        if begun:
+            found.append(replace(begun[0][1], first=first, last=None if end is None else end - 1))
+    return tuple(found)
 
 
 def _row_to_json(row: Winner) -> dict[str, Any]:
