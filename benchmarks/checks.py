@@ -96,9 +96,14 @@ class Plans(dict[Any, Any]):
     def __init__(self, plan: Any) -> None:
         super().__init__()
         self.plan = plan
+        self.latest: tuple[Any, Any] = (None, None)
 
     def add(self, key: Any, *_: Any) -> Any:
+        self.latest = (key, self.plan)
         return self.setdefault(key, self.plan)
+
+    def known(self, key: Any) -> Any:
+        return self.get(key)
 
 
 def asked_of_plan(call: Callable[..., Any], arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:

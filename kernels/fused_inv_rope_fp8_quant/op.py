@@ -64,9 +64,9 @@ def call(
         heads, head_dim, cos_sin_cache.shape[1], n_groups, heads_per_group, nope_dim, rope_dim, quant_group_size,
         tma_aligned_scales, scale_rounding, rope_style,
     )  # fmt: skip
-    plan = plans.get(key)
-    if plan is None:
-        plan = _new_plan(plans, key, o, positions, cos_sin_cache)
+    latest, plan = plans.latest
+    if key != latest:
+        plan = plans.known(key) or _new_plan(plans, key, o, positions, cos_sin_cache)
     if positions.numel() != tokens or positions.stride() != (1,):
         positions = _in_one_piece(positions, tokens)
 

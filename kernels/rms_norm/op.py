@@ -25,13 +25,13 @@ def call(plans: Any, x: Tensor, weight: Tensor, epsilon: float = EPS) -> Tensor:
         row_stride, step = x.stride()
     except ValueError:
         raise UserError(f"x has shape {[*x.shape]}; expected [T, hidden_size].") from None
-    key = (x.get_device(), weight.get_device(), x.dtype, weight.dtype, weight.dim(), hidden)
-    plan = plans.get(key)
-    if plan is None:
-        _check(x, weight)
-        plan = plans.add(key, x.device, {"hidden_size": hidden})
-    if step != 1 or weight.numel() != hidden or not weight.is_contiguous():
-        _check(x, weight)
+    key = (x.get_device(), weight.get_device(), x.dtype, weight.dtype, step, hidden, weight.shape, weight.stride())
+    latest, plan = plans.latest
+    if key != latest:
+        plan = plans.known(key)
+        if plan is None:
+            _check(x, weight)
+            plan = plans.add(key, x.device, {"hidden_size": hidden})
     y = plan.empty((tokens, hidden), (hidden, 1), torch.bfloat16)
     if tokens:
         plan.at(tokens)(tokens, x, weight, y, tokens, row_stride, hidden, epsilon)

@@ -109,6 +109,8 @@ def test_one_plan_serves_all_keys_of_the_same_dimensions(stub: StubDriver) -> No
     assert plans.add("c", device, {"hidden_size": 4096}) is not first
     assert plans.get("b") is first
     assert len(plans.launchers()) == 4
+    assert (plans.known("a"), plans.latest) == (first, ("a", first))
+    assert (plans.known("d"), plans.latest) == (None, ("a", first))
     assert first.at(19) == first.launcher(1).launch != first.at(20) == first.launcher(9999).launch
 
 

@@ -75,10 +75,11 @@ class Plan:
 
 
 class Plans(dict[Any, Plan]):
-    """The plans that were needed so far."""
+    """The plans that were needed so far; `latest` is key and plan of the latest call."""
 
     def __init__(self, grid: Grid, arguments: list[str], defaults: dict[str, Any], tuned: list[Tuned]) -> None:
         super().__init__()
+        self.latest: tuple[Any, Plan | None] = (None, None)
         self._grid = grid
         self._arguments = arguments
         self._defaults = defaults
@@ -89,8 +90,17 @@ class Plans(dict[Any, Plan]):
         wanted = {**self._defaults, **dimensions}
         for each in self._tuned:
             if each.shape == wanted:
-                return self.setdefault(key, Plan(each, device, self._grid, self._arguments))
+                found = self.setdefault(key, Plan(each, device, self._grid, self._arguments))
+                self.latest = (key, found)
+                return found
         raise UserError(f"Not tuned for {wanted}.", hint=f"This file holds {[each.shape for each in self._tuned]}.")
+
+    def known(self, key: Any) -> Plan | None:
+        """The plan of a key that was added; None for another key."""
+        found = self.get(key)
+        if found is not None:
+            self.latest = (key, found)
+        return found
 
 
 def _launch(tuned: Tuned, variant: Variant, grid: Grid, arguments: list[str]) -> Callable[..., None]:

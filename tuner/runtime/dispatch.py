@@ -64,12 +64,14 @@ class Plan:
 class Plans(dict[Hashable, Plan]):
     """The plans of one kernel, by whatever its host function takes as key: all that must be checked only once.
 
-    `bundle`: where binaries come from, or why they are all compiled; None where no bundle was named. For the fixed
-    dimensions that it has it also says which variants run, and `choose` for all others.
+    `latest` is key and plan of the latest call: calls are mostly like the one before, and to compare their keys costs
+    less than to look for one. `bundle`: where binaries come from, or why they are all compiled; None where no bundle
+    was named. For the fixed dimensions that it has it also says which variants run, and `choose` for all others.
     """
 
     def __init__(self, kernel: Kernel, choose: Choose, bundle: Bundle | Refused | None = None) -> None:
         super().__init__()
+        self.latest: tuple[Hashable, Plan | None] = (None, None)  # one value, so that no thread sees half a change
         self.kernel = kernel
         self._choose = choose
         self.bundle = (bundle.refused_for(kernel.spec) or bundle) if isinstance(bundle, Bundle) else bundle
@@ -82,8 +84,16 @@ class Plans(dict[Hashable, Plan]):
 
         Two threads that come at once make one plan each, of which one is kept.
         """
-        found = self.of(device, dimensions)
-        return self.setdefault(key, found)
+        found = self.setdefault(key, self.of(device, dimensions))
+        self.latest = (key, found)
+        return found
+
+    def known(self, key: Hashable) -> Plan | None:
+        """The plan of a key that was added, which is then the latest; None for another key."""
+        found = self.get(key)
+        if found is not None:
+            self.latest = (key, found)
+        return found
 
     def of(self, device: torch.device | None, dimensions: Mapping[str, DimensionValue]) -> Plan:
         """The plan for fixed dimensions on a device, by default the current one."""
