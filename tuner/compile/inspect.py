@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 from triton import knobs
@@ -32,6 +32,9 @@ _AMD_WIDTH = {
 }  # fmt: skip
 _AMD_NUMBER = r"\.{name}:\s*(\d+)"
 
+# Shapes of one compile key give the same cubin, mostly soon after each other; a listing may have 300 KB.
+_LISTINGS = 64
+
 
 def inspect(compiled: Any, specialization_key: str, compile_s: float) -> Binary:
     """What is in a `CompiledKernel`, for CUDA from its cubin and for HIP from its assembly."""
@@ -41,10 +44,7 @@ def inspect(compiled: Any, specialization_key: str, compile_s: float) -> Binary:
 
 
 def _inspect_cuda(compiled: Any, specialization_key: str, compile_s: float) -> Binary:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        listing = _cuobjdump(Path(file.name))
+    listing = _listing(compiled.asm["cubin"])
     resources = _RESOURCES.search(listing)
     if resources is None:
         raise ValueError(f"cuobjdump printed no resource usage:\n{listing[:2000]}")
@@ -74,9 +74,14 @@ def _inspect_cuda(compiled: Any, specialization_key: str, compile_s: float) -> B
     )
 
 
-def _cuobjdump(cubin: Path) -> str:
-    tool = knobs.nvidia.cuobjdump.path
-    run = [subprocess.run([tool, flag, cubin], capture_output=True, text=True) for flag in ("-res-usage", "-sass")]
+@lru_cache(maxsize=_LISTINGS)
+def _listing(cubin: bytes) -> str:
+    """What cuobjdump prints of a cubin: its resource usage and its instructions."""
+    tool, flags = knobs.nvidia.cuobjdump.path, ("-res-usage", "-sass")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        run = [subprocess.run([tool, flag, file.name], capture_output=True, text=True) for flag in flags]
     for done in run:
         if done.returncode:
             raise ValueError(f"cuobjdump failed: {done.stderr.strip()}")

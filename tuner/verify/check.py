@@ -11,7 +11,7 @@ from tuner.compile.module import LoadedVariant, load_variant
 from tuner.records import Agreement, Config, Shape
 from tuner.verify.agreement import bits, compare, poison
 
-_RANDOM = "random"
+RANDOM = "random"
 _NO_REFERENCE = "held against the baseline's output, for the kernel has no reference"
 
 
@@ -26,7 +26,13 @@ class Case:
 
 def make_cases(kernel: Kernel, shape: Shape, device: str, seed: int) -> tuple[Case, ...]:
     """The random inputs and after them every edge of the kernel, each with what must come out, on `device`."""
-    makers = {_RANDOM: kernel.spec.make_inputs, **kernel.spec.edge_inputs}
+    random = make_case(kernel, shape, RANDOM, kernel.spec.make_inputs(shape, device, seed))
+    return (random, *make_edge_cases(kernel, shape, device, seed))
+
+
+def make_edge_cases(kernel: Kernel, shape: Shape, device: str, seed: int) -> tuple[Case, ...]:
+    """Every edge of the kernel, with what must come out."""
+    makers = kernel.spec.edge_inputs
     return tuple(make_case(kernel, shape, name, make(shape, device, seed)) for name, make in makers.items())
 
 
