@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tuner.measure.benchmark import Samples, Timed
-from tuner.measure.race import Leader, Raced, alternate, race
+from tuner.measure.race import Leader, Raced, alternate, alternate_over, race
 from tuner.measure.statistics import uncertainty
 from tuner.records import Conditions
 
@@ -221,6 +221,33 @@ def test_what_alternates_is_prepared_on_warm_clocks(gpu: NewGpu) -> None:
     alternate(candidates)
     warm = ("warm up", one, two, None)
     assert made.done == [warm, ("prepare", one, None), ("prepare", two, None), warm]
+
+
+def test_further_buffers_take_over_the_clocks_and_the_size_of_a_sample(gpu: NewGpu) -> None:
+    """One gauge of the clocks there, by the time of the first candidate, and nothing to warm up with before it."""
+    made = gpu(drift=0.0)
+    sets = [[made.launches(mean_us, 0.0) for mean_us in (10.0, 20.0)] for _ in range(3)]
+    alternate_over(sets)
+    first, *others = [[launch for (launch,) in candidates] for candidates in sets]
+    warm = ("warm up", *first, None)
+    done, before = [warm, *[("prepare", each, None) for each in first], warm], first
+    for launches in others:
+        done += [("prepare", each, Timed(like, 20)) for each, like in zip(launches, before, strict=True)]
+        done.append(("warm up", *launches, 10.0))
+        before = launches
+    assert made.done == done
+
+
+def test_over_each_set_of_buffers_all_are_timed_until_their_ratio_is_known_there(gpu: NewGpu) -> None:
+    """The middle one is noisy; the last has other times, which do not count as noise."""
+    made = gpu(drift=0.0)
+    laws = [((10.0, 0.0), (20.0, 0.0)), ((10.0, NOISY), (20.0, NOISY)), ((12.0, 0.0), (18.0, 0.0))]
+    samples = alternate_over([[made.launches(*law) for law in candidates] for candidates in laws])
+    assert made.batches == [32, 32, 32, 32, 32, 32]
+    first_us, second_us = samples.times_us
+    assert (len(first_us), len(second_us)) == (192, 192)
+    assert first_us[:32] == [10.0] * 32
+    assert (first_us[-32:], second_us[-32:]) == ([12.0] * 32, [18.0] * 32)
 
 
 @pytest.mark.parametrize("noises", [(NOISY, 0.0, 0.0), (0.0, NOISY, 0.0), (0.0, 0.0, NOISY)])

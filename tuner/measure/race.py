@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from tuner.measure.benchmark import Samples, Timed, prepare, probe, sample, warm_up
 from tuner.measure.statistics import ratio_uncertainty, significantly_slower, uncertainty
@@ -60,9 +61,27 @@ def race(launches: Launches, leader: Leader | None, has_lost: HasLost = signific
 
 def alternate(candidates: Sequence[Launches]) -> Samples:
     """Time all, rounds interleaved, until each one's ratio to the first is known to 0.1%, in 32 to 128 rounds."""
-    warm_up([probe(launches) for launches in candidates])
-    timed = [prepare(launches) for launches in candidates]
+    return alternate_over([candidates])
+
+
+def alternate_over(sets: Sequence[Sequence[Launches]]) -> Samples:
+    """As `alternate`, with one set of buffers after another: each of `sets` holds all candidates' launches over one.
+
+    After the first the GPU is warm, as the first candidate's time there shows, and a sample's launches are known.
+    """
+    first, *others = sets
+    warm_up([probe(launches) for launches in first])
+    timed = [prepare(launches) for launches in first]
     warm_up(timed)
+    taken = _alternated(timed)
+    for candidates in others:
+        timed = [prepare(launches, like) for launches, like in zip(candidates, timed, strict=True)]
+        warm_up(timed, median(taken.times_us[0]))
+        taken = taken.joined(_alternated(timed))
+    return taken
+
+
+def _alternated(timed: Sequence[Timed]) -> Samples:
     taken = sample(timed, _LEAST_ROUNDS)
     while not _ratios_known(taken) and len(taken.times_us[0]) < _MOST_ROUNDS:
         taken = taken.joined(sample(timed, _LEAST_ROUNDS))

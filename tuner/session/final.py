@@ -41,12 +41,12 @@ class FinalBench(ABC):
     ) -> Samples | Faulty | Failure:
         """Samples of each variant, rounds interleaved, by the process started last, or the variant that failed.
 
-        They are taken over so many sets of buffers.
+        They are taken over so many sets of buffers; each variant is checked on random inputs first.
         """
 
     @abstractmethod
     def check(self, variant: Variant, shape: Shape) -> Agreement | Failure:
-        """Whether a variant is right at a shape."""
+        """Whether a variant is right at a shape, on random inputs and every edge."""
 
     @abstractmethod
     def restart(self) -> None:
