@@ -14,6 +14,7 @@ from statistics import median
 from pairs import Pair, measured_winners, ratios
 
 from tuner.catalog import load_kernel
+from tuner.records import L2State
 
 SEED = 2000
 PROCESSES = 3
@@ -32,7 +33,7 @@ def main() -> None:
     if not shapes:
         parser.error("the stores share no shape")
     pairs = [
-        Pair(first[each].variant, second[each].variant, each, first[each].environment.l2 == "cold") for each in shapes
+        Pair(first[each].variant, second[each].variant, each, L2State(first[each].environment.l2)) for each in shapes
     ]
     rows = []
     rounds = zip(*(ratios(kernel, pairs, SEED + number) for number in range(PROCESSES)), strict=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from pairs import Pair, measured_winners, ratios
 
 from tuner.catalog import load_kernel
+from tuner.records import L2State
 
 SEED = 1000
 
@@ -27,7 +28,7 @@ def main() -> None:
     rows = []
     for number, store in enumerate(options.stores):
         winners = [each for each in measured_winners(store, kernel).values() if each.variant != each.baseline]
-        pairs = [Pair(each.baseline, each.variant, each.shape, each.environment.l2 == "cold") for each in winners]
+        pairs = [Pair(each.baseline, each.variant, each.shape, L2State(each.environment.l2)) for each in winners]
         for winner, again in zip(winners, ratios(kernel, pairs, SEED + 1000 * number), strict=True):
             claim, label = winner.speedup, kernel.spec.short_label(winner.shape)
             holds = claim.low <= again <= claim.high

@@ -22,7 +22,7 @@ from tuner.measure.device import ShapeBench, shape_bench
 from tuner.measure.race import Leader, race
 from tuner.measure.statistics import significantly_slower, summarize
 from tuner.processes import Failure, WorkerPool, result
-from tuner.records import Evaluation, Evidence, Shape, Variant
+from tuner.records import Evaluation, Evidence, L2State, Shape, Variant
 from tuner.store import Store
 
 SEED = 3000
@@ -54,15 +54,15 @@ def main() -> None:
         ]
         if not runs:
             sys.exit(f"{options.store} has no measured runs of {kernel.name}")
-        cold = runs[0].environment.l2 == "cold"
+        l2 = L2State(runs[0].environment.l2)
         stored = store.evaluations(kernel.name, kernel.source_digest, runs[0].environment)
     shapes = {
         shape: distinct([each for each in stored if each.shape == shape])[: options.candidates]
         for shape in find_shapes(stored)
     }
-    found = time_shapes(kernel, shapes, cold)
+    found = time_shapes(kernel, shapes, l2)
     pairs = [
-        Pair(variants[full.winner], variants[dropping.winner], shape, cold)
+        Pair(variants[full.winner], variants[dropping.winner], shape, l2)
         for (shape, variants), (dropping, full) in zip(shapes.items(), found, strict=True)
     ]
     rows = []
@@ -96,12 +96,14 @@ def find_shapes(evaluations: Sequence[Evaluation]) -> list[Shape]:
     return list(dict.fromkeys(each.shape for each in evaluations))
 
 
-def time_shapes(kernel: Kernel, shapes: Mapping[Shape, Sequence[Variant]], cold: bool) -> list[tuple[Timings, Timings]]:
+def time_shapes(
+    kernel: Kernel, shapes: Mapping[Shape, Sequence[Variant]], l2: L2State
+) -> list[tuple[Timings, Timings]]:
     """What each shape's candidates take, dropping and in full, in a fresh process; ends the program when it fails."""
     found = []
     with WorkerPool(1) as pool:
         for number, (shape, variants) in enumerate(shapes.items()):
-            job = (kernel.folder, shape, variants, cold, number % 2 == 0)
+            job = (kernel.folder, shape, variants, l2, number % 2 == 0)
             timings = result(pool.submit(time_both_ways, *job, timeout_s=TIMEOUT_S))
             if isinstance(timings, Failure):
                 sys.exit(f"{shape.label}: {timings.status}: {timings.log}")
@@ -119,30 +121,30 @@ def distinct(evaluations: Sequence[Evaluation]) -> list[Variant]:
 
 
 def time_both_ways(
-    folder: Path, shape: Shape, variants: Sequence[Variant], cold_l2: bool, dropping_first: bool
+    folder: Path, shape: Shape, variants: Sequence[Variant], l2: L2State, dropping_first: bool
 ) -> tuple[Timings, Timings]:
     """Time all candidates dropping losers and in full, in either order."""
     bench = shape_bench(folder, shape, SEED)
     for variant in variants:
         if bench.check(variant).mismatched:
             raise RuntimeError(f"{variant.config.label} is wrong")
-    found = {drop: time_all(bench, variants, cold_l2, drop) for drop in (dropping_first, not dropping_first)}
+    found = {drop: time_all(bench, variants, l2, drop) for drop in (dropping_first, not dropping_first)}
     return found[True], found[False]
 
 
-def time_all(bench: ShapeBench, variants: Sequence[Variant], cold_l2: bool, drop: bool) -> Timings:
+def time_all(bench: ShapeBench, variants: Sequence[Variant], l2: L2State, drop: bool) -> Timings:
     """Time the variants one after another, each beside the fastest before it."""
     leader: tuple[int, Leader] | None = None
     seconds, rounds = 0.0, 0
     for number, variant in enumerate(variants):
-        launches = bench.launches(variant, cold_l2)
+        launches = bench.launches(variant, l2)
         start = time.perf_counter()
         raced = race(launches, leader and leader[1], significantly_slower if drop else never)
         seconds += time.perf_counter() - start
         rounds += len(raced.samples_us)
         median_us = summarize(raced.samples_us).median_us
         if leader is None or median_us < leader[1].known_us:
-            leader = (number, bench.timed_leader(variant, cold_l2, median_us))
+            leader = (number, bench.timed_leader(variant, l2, median_us))
     assert leader is not None
     return Timings(seconds, rounds, leader[0])
 

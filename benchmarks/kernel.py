@@ -1,6 +1,7 @@
 """How fast is `fused_inv_rope_fp8_quant` beside what others run, and beside a copy of as many bytes?
 
-    python benchmarks/kernel.py [--tokens T ...] [--heads HEADS/GROUPS ...] [--layouts 0 1] [--l2 warm cold]
+    python benchmarks/kernel.py [--tokens T ...] [--heads HEADS/GROUPS ...] [--layouts 0 1]
+                                [--l2 written warm cold]
                                 [--table WINNERS.json] [--json FILE]
 
 In one process, rounds interleaved, at each point: the variant that `tuner.lookup` gives (from `--table` where it is
@@ -10,9 +11,13 @@ two that only move as many bytes: `copy`, from device to device (half read, half
 the STREAM benchmark (two thirds read, one third written, as this kernel does). Times are medians with quartiles, ratios
 have a 95% interval over the rounds of this process.
 
+The L2 cache is `written`, as behind the kernel that has just written `o` front to back: before each launch its inputs
+are written again, and the time is what the launch adds to that (the copy and the add have their own); `warm`: launches
+follow each other over the same buffers; or `cold`.
+
 `bound_over_baseline` is the baseline's time over that of the faster of the two: no kernel that gets its data at the
-memory's speed is faster than the baseline by more. It bounds nothing where buffers stay in the L2 cache from launch to
-launch (warm, up to about twice its size): there a kernel may well beat both.
+memory's speed is faster than the baseline by more. It bounds nothing where a part of the buffers lies in the L2 cache
+(written, and warm up to about twice its size): there a kernel may well beat both.
 
 FILE is written anew after every point, with a summary, so that a run that is cut off loses only the point at which it
 was. `benchmarks/kernel_plot.py` draws it.
@@ -35,11 +40,11 @@ import torch
 import tuner
 from tuner.catalog import Kernel, Tensors, load_kernel
 from tuner.compile.module import load_variant
-from tuner.measure.benchmark import Samples
 from tuner.measure.environment import device_environment
 from tuner.measure.race import alternate
 from tuner.measure.statistics import paired_ratio, ratio_uncertainty, summarize
-from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Variant
+from tuner.measure.written import behind, beyond, write_again
+from tuner.records import Config, FrozenMapping, L2State, Shape, SpecializationSet, Variant
 
 KERNEL = "fused_inv_rope_fp8_quant"
 TOKENS = [1 << power for power in range(16)]
@@ -57,6 +62,8 @@ SPANS = {"1..255": (1, 256), "256..1023": (256, 1024), "1024..8191": (1024, 8192
 RATIOS = ("over_baseline", "bound_over_baseline", "over_loop", "share_of_copy", "share_of_stream")
 
 Launches = list[Callable[[], None]]
+Times = dict[Any, list[float]]
+Moving = tuple[list[torch.Tensor], Callable[[], None]]  # what it reads, and its launch
 Row = dict[str, Any]
 
 
@@ -65,7 +72,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS, metavar="T")
     parser.add_argument("--heads", nargs="+", default=HEADS, metavar="HEADS/GROUPS")
     parser.add_argument("--layouts", type=int, nargs="+", choices=(0, 1), default=[0, 1], help="packed scales: 1")
-    parser.add_argument("--l2", nargs="+", choices=("warm", "cold"), default=["warm", "cold"])
+    parser.add_argument("--l2", nargs="+", choices=tuple(L2State), default=tuple(L2State))
     parser.add_argument("--table", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -93,11 +100,11 @@ def time_shape(kernel: Kernel, shape: Shape, states: Sequence[str]) -> Iterator[
     """The times of all at one shape, a row for each state of the L2 cache. Ends the program on wrong output.
 
     No row for "cold" where the shape is too small for it. A shape far larger than the cache finds it cold at every
-    launch, so that it is timed once for both.
+    launch, so that it is timed once for warm and cold.
     """
     bytes_moved = kernel.spec.bytes_moved(shape)
     cold = 1 + COLD_FACTOR * torch.cuda.get_device_properties(0).L2_cache_size // bytes_moved
-    counts = {state: cold if state == "cold" else 1 for state in states}
+    counts = {state: cold if state == L2State.COLD else 1 for state in states}
     counts = {state: count for state, count in counts.items() if count <= MOST_BUFFERS}
     if not counts:
         return
@@ -111,15 +118,20 @@ def time_shape(kernel: Kernel, shape: Shape, states: Sequence[str]) -> Iterator[
     variants |= {f"loop {length}": _token_loop(kernel, length) for length in LOOP_LENGTHS}
     _require_same(kernel, list(variants.values()), shape, made[0])
     launches = {name: _launches(kernel, variant, shape, made) for name, variant in variants.items()}
-    launches["copy"] = list(_copies(bytes_moved, most))
-    launches["stream"] = list(_adds(bytes_moved, most))
+    copies, adds = list(_copies(bytes_moved, most)), list(_adds(bytes_moved, most))
+    launches["copy"], launches["stream"] = [launch for _, launch in copies], [launch for _, launch in adds]
     for each in launches.values():
         each[0]()  # compiles and loads, which a graph capture must not do
-    samples_by_count: dict[int, Samples] = {}
+    written = {name: [made[0][0][each] for each in kernel.spec.written_inputs] for name in variants}
+    written |= {"copy": copies[0][0], "stream": adds[0][0]}
+    samples_by_count: dict[int, Times] = {}
     for state, count in counts.items():
-        if count not in samples_by_count:
-            samples_by_count[count] = alternate([each[:count] for each in launches.values()])
-        samples = dict(zip(launches, samples_by_count[count].times_us, strict=True))
+        if state == L2State.WRITTEN:
+            samples = _behind_writing(launches, written)
+        else:
+            if count not in samples_by_count:
+                samples_by_count[count] = _alternated({name: each[:count] for name, each in launches.items()})
+            samples = samples_by_count[count]
         yield {
             **{name: shape[name] for name in ("num_tokens", "num_heads", "n_groups", "tma_aligned_scales")},
             "l2": state,
@@ -128,6 +140,19 @@ def time_shape(kernel: Kernel, shape: Shape, states: Sequence[str]) -> Iterator[
             "bytes": bytes_moved,
             **compared(samples),
         }
+
+
+def _alternated(launches: Mapping[Any, Launches]) -> Times:
+    return dict(zip(launches, alternate(list(launches.values())).times_us, strict=True))
+
+
+def _behind_writing(launches: Mapping[str, Launches], written: Mapping[str, Sequence[torch.Tensor]]) -> Times:
+    """What each one's first launch adds to the time of writing its inputs; what writes the same is timed once."""
+    writes = {tuple(map(id, tensors)): write_again(tensors) for tensors in written.values()}
+    key = {name: tuple(map(id, tensors)) for name, tensors in written.items()}
+    arms: dict[Any, Launches] = {name: [behind(writes[key[name]], each[0])] for name, each in launches.items()}
+    times = _alternated({**arms, **{each: [write] for each, write in writes.items()}})
+    return {name: beyond(times[name], times[key[name]]) for name in launches}
 
 
 def compared(samples: Mapping[str, Sequence[float]]) -> Row:
@@ -201,20 +226,20 @@ def _launches(kernel: Kernel, variant: Variant, shape: Shape, buffers: Sequence[
     ]
 
 
-def _copies(bytes_moved: int, buffers: int) -> Iterator[Callable[[], None]]:
+def _copies(bytes_moved: int, buffers: int) -> Iterator[Moving]:
     """Copies that read half of the bytes and write as many."""
     for _ in range(buffers):
         source = torch.empty(bytes_moved // 2, dtype=torch.uint8, device="cuda")
         copy: Callable[..., Any] = torch.empty_like(source).copy_
-        yield partial(copy, source)
+        yield [source], partial(copy, source)
 
 
-def _adds(bytes_moved: int, buffers: int) -> Iterator[Callable[[], None]]:
+def _adds(bytes_moved: int, buffers: int) -> Iterator[Moving]:
     """Sums of two bf16 vectors that read two thirds of the bytes and write one third."""
     for _ in range(buffers):
         one, other, total = (torch.empty(bytes_moved // 6, dtype=torch.bfloat16, device="cuda") for _ in range(3))
         add: Callable[..., Any] = torch.add
-        yield partial(add, one, other, out=total)
+        yield [one, other], partial(add, one, other, out=total)
 
 
 def _require_same(kernel: Kernel, variants: Sequence[Variant], shape: Shape, buffers: tuple[Tensors, Tensors]) -> None:

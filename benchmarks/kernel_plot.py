@@ -1,10 +1,10 @@
 """Draws what `benchmarks/kernel.py --json FILE.json` wrote: time over T, and below it the share of the copy's speed.
 
-    python benchmarks/kernel_plot.py FILE.json [--heads HEADS/GROUPS ...] [--layouts 0 1] [--l2 warm cold]
-                                     [-o FILE.html]
+    python benchmarks/kernel_plot.py FILE.json [--heads HEADS/GROUPS ...] [--layouts 0 1]
+                                     [--l2 written warm cold] [-o FILE.html]
 
 A column for each combination of head count, layout and L2 state; without options 64 heads in 8 groups, fp32 scales,
-warm. The page needs no network. Needs plotly (`pip install 'triton-variant-tuner[plot]'`).
+written. The page needs no network. Needs plotly (`pip install 'triton-variant-tuner[plot]'`).
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UserError
+from tuner.records import L2State
 from tuner.report.front_plot import require_plot
 
 COLOURS = {"ours": "#d62728", "baseline": "#1f77b4", "loop": "#2ca02c", "copy": "#7f7f7f", "stream": "#bcbd22"}
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--heads", nargs="+", default=["64/8"], metavar="HEADS/GROUPS")
     parser.add_argument("--layouts", type=int, nargs="+", choices=(0, 1), default=[0], help="packed scales: 1")
-    parser.add_argument("--l2", nargs="+", choices=("warm", "cold"), default=["warm"])
+    parser.add_argument("--l2", nargs="+", choices=tuple(L2State), default=[L2State.WRITTEN])
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     page = options.output or options.file.with_suffix(".html")

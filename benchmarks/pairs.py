@@ -9,7 +9,7 @@ from tuner.measure.benchmark import Samples
 from tuner.measure.device import Faulty, time_alternately
 from tuner.measure.statistics import paired_ratio, settled
 from tuner.processes import Failure, WorkerPool, result
-from tuner.records import Evidence, Shape, Variant, Winner
+from tuner.records import Evidence, L2State, Shape, Variant, Winner
 from tuner.store import Store
 
 TIMEOUT_S = 120.0
@@ -22,7 +22,7 @@ class Pair:
     first: Variant
     second: Variant
     shape: Shape
-    cold_l2: bool
+    l2: L2State
 
 
 def measured_winners(store: str, kernel: Kernel) -> dict[Shape, Winner]:
@@ -53,7 +53,7 @@ def ratios(kernel: Kernel, pairs: Iterable[Pair], seed: int) -> Iterator[float]:
 
 
 def _alternated(kernel: Kernel, pair: Pair, seed: int, pool: WorkerPool) -> Samples:
-    job = (kernel.folder, [pair.first, pair.second], pair.shape, pair.cold_l2, seed)
+    job = (kernel.folder, [pair.first, pair.second], pair.shape, pair.l2, seed)
     samples = result(pool.submit(time_alternately, *job, timeout_s=TIMEOUT_S))
     if isinstance(samples, Faulty):
         samples = samples.failure

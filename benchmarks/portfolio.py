@@ -16,6 +16,7 @@ from pairs import Pair, ratios
 
 from tuner.api import Consolidation, consolidate, export_table
 from tuner.catalog import Kernel, load_kernel
+from tuner.records import L2State
 from tuner.records.portfolio import REGRET_BOUND
 from tuner.runtime import WinnerTable
 from tuner.store import Store
@@ -51,9 +52,9 @@ def main() -> None:
 def regrets(kernel: Kernel, table: WinnerTable, found: Consolidation, processes: int) -> list[dict[str, Any]]:
     """For each tuned shape the regret that the store says and the one measured now; 0 where the winner itself runs."""
     cells = [pair for each in found.assignments for pair in zip(each.cells, each.variants, strict=True)]
-    cold_l2 = table.environment.l2 == "cold"
+    l2 = L2State(table.environment.l2)
     pairs = {
-        cell.shape: Pair(variant, cell.winner, cell.shape, cold_l2) for cell, variant in cells if variant != cell.winner
+        cell.shape: Pair(variant, cell.winner, cell.shape, l2) for cell, variant in cells if variant != cell.winner
     }
     again = [list(ratios(kernel, pairs.values(), SEED + 1000 * number)) for number in range(processes)]
     measured = dict(zip(pairs, zip(*again, strict=True), strict=True)) if pairs else {}

@@ -78,7 +78,9 @@ def exhaust(request: RunRequest) -> Exhausted:
 def make_evaluator(request: RunRequest) -> Evaluator:
     if request.target is not None:
         return StaticEvaluator(request.kernel, request.target, request.jobs)
-    return DeviceEvaluator(request.kernel, False, request.seed, partial(print, "waiting for the GPU"), float("inf"))
+    return DeviceEvaluator(
+        request.kernel, request.space.l2, request.seed, partial(print, "waiting for the GPU"), float("inf")
+    )
 
 
 def evaluate(

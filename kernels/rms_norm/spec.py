@@ -193,4 +193,5 @@ SPEC = KernelSpec(
     flops=flops,
     check_shapes=CHECK_SHAPES,
     edge_inputs=FrozenMapping(extreme=extreme_inputs, strided=strided_inputs),
+    written_inputs=("x",),
 )

@@ -25,8 +25,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_time_is_above_and_the_share_of_the_copy_below() -> None:
-    warm, cold = kernel_plot.rows_of(ROWS, "64/8", 0, "warm"), kernel_plot.rows_of(ROWS, "64/8", 0, "cold")
-    figure = kernel_plot.figure({"warm": warm, "cold": cold}, "a GPU")
+    warm, cold = kernel_plot.rows_of(ROWS, "64/8", 0, "written"), kernel_plot.rows_of(ROWS, "64/8", 0, "cold")
+    figure = kernel_plot.figure({"written": warm, "cold": cold}, "a GPU")
     lines = {(each.name, each.yaxis): each for each in figure.data}
     assert len(lines) == len(figure.data) == 2 * 2 * 5
     assert list(lines["ours", "y"].x) == [512, 1024, 8192]
@@ -44,11 +44,11 @@ def test_a_page_beside_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     file = write(tmp_path / "kernel.json")
     run(monkeypatch, str(file))
     page = (tmp_path / "kernel.html").read_text()
-    assert "64 heads in 8 groups, fp32 scales, warm L2" in page
+    assert "64 heads in 8 groups, fp32 scales, written L2" in page
     assert "cold L2" not in page
     assert 'src="https' not in page
     run(monkeypatch, str(file), "--heads", "64/8", "8/1", "-o", str(tmp_path / "two.html"))
-    assert "8 heads in 1 groups, fp32 scales, warm L2" in (tmp_path / "two.html").read_text()
+    assert "8 heads in 1 groups, fp32 scales, written L2" in (tmp_path / "two.html").read_text()
 
 
 def test_rows_without_an_arm_are_drawn_without_it() -> None:
@@ -59,7 +59,7 @@ def test_rows_without_an_arm_are_drawn_without_it() -> None:
 
 def test_what_cannot_be_drawn_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = write(tmp_path / "kernel.json")
-    with pytest.raises(SystemExit, match="no rows for 64 heads in 8 groups, packed scales, warm L2"):
+    with pytest.raises(SystemExit, match="no rows for 64 heads in 8 groups, packed scales, written L2"):
         run(monkeypatch, str(file), "--layouts", "0", "1")
     with pytest.raises(SystemExit, match="is no folder"):
         run(monkeypatch, str(file), "-o", str(tmp_path / "nowhere" / "page.html"))

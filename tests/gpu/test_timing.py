@@ -10,7 +10,7 @@ from tuner.measure.benchmark import Samples, prepare
 from tuner.measure.device import Checked, DeviceJob, check_and_time, check_at, shape_bench, time_alternately
 from tuner.measure.statistics import paired_ratio
 from tuner.processes import Failure
-from tuner.records import Agreement, Config, FrozenMapping, Shape, Status, Variant
+from tuner.records import Agreement, Config, FrozenMapping, L2State, Shape, Status, Variant
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,8 +30,10 @@ def rows(block_rows: int, num_warps: int) -> Variant:
 QUICK, SLOW = rows(1, 4), rows(8, 1)
 
 
-def timed(variant: Variant, shape: Shape, leader: tuple[Variant, float] | None = None, cold: bool = False) -> Checked:
-    found = check_and_time(DeviceJob(SCALE, variant, shape, cold, 0, leader))
+def timed(
+    variant: Variant, shape: Shape, leader: tuple[Variant, float] | None = None, l2: L2State = L2State.WARM
+) -> Checked:
+    found = check_and_time(DeviceJob(SCALE, variant, shape, l2, 0, leader))
     assert isinstance(found, Checked), found
     return found
 
@@ -45,11 +47,20 @@ def test_a_time_is_what_the_memory_allows() -> None:
 
 def test_a_long_launch_is_timed_by_itself_and_short_ones_together() -> None:
     for shape, least, most in ((LARGE, 1, 1), (SMALL, 2, 100)):
-        assert least <= prepare(shape_bench(SCALE, shape, 0).launches(QUICK, cold_l2=False)).launches <= most
+        assert least <= prepare(shape_bench(SCALE, shape, 0).launches(QUICK, L2State.WARM)).launches <= most
 
 
 def test_cold_is_slower_than_warm_where_the_cache_holds_the_inputs() -> None:
-    assert timed(QUICK, SMALL, cold=True).timing.median_us > 1.1 * timed(QUICK, SMALL).timing.median_us
+    assert timed(QUICK, SMALL, l2=L2State.COLD).timing.median_us > 1.1 * timed(QUICK, SMALL).timing.median_us
+
+
+def test_what_writes_the_inputs_is_no_part_of_the_time() -> None:
+    """The cache holds all of it, so that a launch finds as much there as behind itself."""
+    warm, written = timed(QUICK, SMALL).timing.median_us, timed(QUICK, SMALL, l2=L2State.WRITTEN).timing.median_us
+    assert 0.7 * warm < written < 1.5 * warm
+    samples = time_alternately(SCALE, [QUICK, QUICK], SMALL, L2State.WRITTEN, 0)
+    assert isinstance(samples, Samples)
+    assert paired_ratio(*samples.times_us) == pytest.approx(1.0, abs=0.03)
 
 
 def test_a_candidate_that_is_clearly_slower_is_dropped_and_a_faster_one_is_not() -> None:
@@ -62,7 +73,7 @@ def test_a_candidate_that_is_clearly_slower_is_dropped_and_a_faster_one_is_not()
 
 
 def test_a_variant_against_itself_is_even() -> None:
-    samples = time_alternately(SCALE, [QUICK, QUICK], SMALL, False, 0)
+    samples = time_alternately(SCALE, [QUICK, QUICK], SMALL, L2State.WARM, 0)
     assert isinstance(samples, Samples)
     assert paired_ratio(*samples.times_us) == pytest.approx(1.0, abs=0.02)
 
@@ -77,7 +88,7 @@ def test_the_conditions_are_those_of_a_busy_gpu() -> None:
 
 def test_a_variant_that_is_wrong_on_an_edge_alone_has_no_time() -> None:
     config = Config("wrong_when_huge", FrozenMapping(ROWS=16), FrozenMapping(num_warps=4))
-    found = check_and_time(DeviceJob(FAULTS, Variant("planted_faults", config), Shape(num_rows=64), False, 0))
+    found = check_and_time(DeviceJob(FAULTS, Variant("planted_faults", config), Shape(num_rows=64), L2State.WARM, 0))
     assert isinstance(found, Failure)
     assert found.status is Status.WRONG_OUTPUT
     assert "huge" in found.log

@@ -9,7 +9,7 @@ from session_fakes import KERNEL, SHAPES
 
 from tuner.catalog import Dimension, Kernel, Launch, Tensors
 from tuner.errors import SpaceError, UnknownNameError, UserError
-from tuner.records import Config, Shape
+from tuner.records import Config, L2State, Shape
 from tuner.session import find_workload, load_fitting_space, whole_shapes
 from tuner.session.request import served_shapes
 from tuner.space import SearchSpace
@@ -51,6 +51,18 @@ def test_a_space_for_another_kernel_is_refused(load: Callable[[str], SearchSpace
 def test_names_are_held_against_the_kernels(load: Callable[[str], SearchSpace]) -> None:
     with pytest.raises(SpaceError, match=r"space\.yaml:4: .*'BLOCK_ROW'.*did you mean 'BLOCK_ROWS'"):
         load(SPACE_TEXT.replace("BLOCK_ROWS: ", "BLOCK_ROW: ").replace("BLOCK_ROWS *", "BLOCK_ROW *"))
+
+
+def test_inputs_can_only_be_written_where_the_kernel_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE_TEXT + "measurement: {l2: written}\n")
+    assert load_fitting_space(KERNEL, path).l2 is L2State.WRITTEN
+    silent = dataclasses.replace(KERNEL, spec=dataclasses.replace(KERNEL.spec, written_inputs=()))
+    with pytest.raises(SpaceError, match=r"space\.yaml:8: .*names no input that is written in front of it") as caught:
+        load_fitting_space(silent, path)
+    assert "KernelSpec.written_inputs" in str(caught.value)
+    path.write_text(SPACE_TEXT)
+    assert load_fitting_space(silent, path).l2 is L2State.WARM
 
 
 def test_a_constraint_can_use_a_dimension_that_shapes_leave_to_its_default(load: Callable[[str], SearchSpace]) -> None:

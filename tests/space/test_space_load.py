@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import SpaceError
-from tuner.records import Config, FrozenMapping, SpecializationSet, Variant
-from tuner.space import L2State, Objective, SearchSpace, load_space
+from tuner.records import Config, FrozenMapping, L2State, SpecializationSet, Variant
+from tuner.space import Objective, SearchSpace, load_space
 
 Load = Callable[[str | bytes], SearchSpace]
 Refusal = Callable[[str | bytes], str]

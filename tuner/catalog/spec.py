@@ -99,6 +99,7 @@ class KernelSpec:
     launch(inputs, outputs, shape, config): grid and arguments of one launch.
     reference(inputs, shape): for each output either the right tensor (held to `tolerances`) or `Bounds`.
         Without a reference the baseline's output is the reference.
+    written_inputs: the names of the inputs that the kernel in front of this one has just written.
     bytes_moved(shape), flops(shape): the least traffic (bytes) and arithmetic of one call.
     check_shapes: small shapes that reach every path, for checks in Triton's interpreter.
     """
@@ -118,6 +119,7 @@ class KernelSpec:
     reference: Callable[[Tensors, Shape], Mapping[str, "Tensor | Bounds"]] | None = None
     tolerances: Mapping[str, Tolerance] = field(default_factory=FrozenMapping)
     edge_inputs: Mapping[str, Callable[[Shape, str, int], Tensors]] = field(default_factory=FrozenMapping)
+    written_inputs: tuple[str, ...] = ()
 
     def implementation(self, name: str) -> Implementation:
         """The implementation of that name; UnknownNameError when there is none."""

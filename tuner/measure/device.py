@@ -1,10 +1,12 @@
 """The jobs of the timing worker: one process that owns the GPU, checks variants and times them."""
 
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 import torch
@@ -14,11 +16,12 @@ from tuner.catalog import Kernel, Tensors, load_folder
 from tuner.compile.module import load_variant
 from tuner.errors import UserError
 from tuner.measure.benchmark import Samples, Timed, prepare, probe, warm_up
-from tuner.measure.race import Leader, alternate, race
+from tuner.measure.race import Leader, alternate, alternate_over, race
 from tuner.measure.statistics import summarize
+from tuner.measure.written import behind, beyond, write_again
 from tuner.processes import Failure
-from tuner.records import Agreement, Conditions, Shape, Status, Timing, Variant
-from tuner.verify.check import Case, check_cases, make_cases
+from tuner.records import Agreement, Conditions, L2State, Shape, Status, Timing, Variant
+from tuner.verify.check import RANDOM, Case, check_cases, make_case, make_edge_cases
 
 # Cold timing rotates buffers until they exceed the L2 cache this many times.
 _COLD_FACTOR = 3
@@ -27,13 +30,19 @@ _COLD_FACTOR = 3
 PLACEMENTS = 4
 # Shapes that move more than so many times what the cache holds do not show it.
 _FAR_BEYOND = 4
+# Device memory per byte that a launch moves: about 4.5 to hold three cases, each with its inputs and the lowest and the
+# highest right outputs, and for a moment 2.5 to sum the bits of an input as int64.
+_BYTES_PER_MOVED = 7
+# The float64 temporaries of a reference that works in chunks, those of a comparison, and buffers that keep L2 cold.
+_RESERVED_BYTES = 6 << 30
+_MOST_BENCHES = 64
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class DeviceJob:
-    """One variant to check and time at one shape. `cold_l2`: rotate inputs so that they come from device memory.
+    """One variant to check and time at one shape.
 
     `leader` is the fastest variant there so far with its time in microseconds, to race against.
     """
@@ -41,7 +50,7 @@ class DeviceJob:
     folder: Path
     variant: Variant
     shape: Shape
-    cold_l2: bool
+    l2: L2State
     seed: int
     leader: tuple[Variant, float] | None = None
 
@@ -65,71 +74,122 @@ class Faulty:
 
 @dataclass
 class ShapeBench:
-    """Cases, outputs and buffers of one shape, kept on the device between jobs."""
+    """Cases and buffers of one shape, made when they are needed first and kept on the device between jobs."""
 
     kernel: Kernel
     shape: Shape
     seed: int
-    cases: tuple[Case, ...] = field(init=False)
-    buffers: list[tuple[Tensors, Tensors]] = field(init=False)
-    leader: tuple[Variant, bool, Timed] | None = None
+    buffers: list[tuple[Tensors, Tensors]] = field(init=False, default_factory=list)
+    leader: tuple[Variant, L2State, Timed] | None = None
 
-    def __post_init__(self) -> None:
-        self.cases = make_cases(self.kernel, self.shape, "cuda", self.seed)
-        self.buffers = [(self.cases[0].inputs, self.kernel.spec.make_outputs(self.shape, "cuda"))]
+    @cached_property
+    def random_case(self) -> Case:
+        """The inputs of the first set of buffers, with what must come out."""
+        inputs, _ = self._first_buffers(1)[0]
+        return make_case(self.kernel, self.shape, RANDOM, inputs)
 
-    def check(self, variant: Variant) -> Agreement:
+    @cached_property
+    def edge_cases(self) -> tuple[Case, ...]:
+        return make_edge_cases(self.kernel, self.shape, "cuda", self.seed)
+
+    def check(self, variant: Variant, edges: bool = True) -> Agreement:
+        """Hold the variant against the reference on random inputs and, unless told otherwise, on every edge."""
         loaded = load_variant(self.kernel, variant)
-        return check_cases(self.kernel, loaded, variant.config, self.shape, self.cases, self.buffers[0][1])
+        cases = [self.random_case, *(self.edge_cases if edges else ())]
+        _, outputs = self._first_buffers(1)[0]
+        return check_cases(self.kernel, loaded, variant.config, self.shape, cases, outputs)
 
-    def launches(self, variant: Variant, cold_l2: bool, placement: int = 0) -> list[Callable[[], None]]:
-        """Launches of the variant over one set of buffers, or from that one on as many as keep the L2 cache cold."""
+    def launches(self, variant: Variant, l2: L2State, placement: int = 0) -> list[Callable[[], None]]:
+        """Launches of the variant over one set of buffers, or from that one on as many as keep the L2 cache cold.
+
+        Each comes behind what writes its inputs where the cache is to hold these.
+        """
         loaded, spec = load_variant(self.kernel, variant), self.kernel.spec
         found = [
             partial(loaded.run, spec.launch(inputs, outputs, self.shape, variant.config))
-            for inputs, outputs in self._rotated(cold_l2, placement)
+            for inputs, outputs in self._rotated(l2, placement)
         ]
         found[0]()  # loads the binary, which a graph capture must not do
-        return list(found)
+        return [behind(self.writing(placement), each) for each in found] if l2 is L2State.WRITTEN else list(found)
 
-    def timed_leader(self, variant: Variant, cold_l2: bool, known_us: float) -> Leader:
+    def writing(self, placement: int = 0) -> Callable[[], None]:
+        """Writes the inputs of one set of buffers again, as the kernel in front of this one does."""
+        inputs, _ = self._first_buffers(placement + 1)[placement]
+        return write_again([inputs[name] for name in self.kernel.spec.written_inputs])
+
+    @cached_property
+    def writing_us(self) -> float:
+        """How long the writing alone takes."""
+        return median(alternate([[self.writing()]]).times_us[0])
+
+    def timed_leader(self, variant: Variant, l2: L2State, known_us: float) -> Leader:
         """The leader made ready, once for all candidates that race against it."""
-        if self.leader is None or self.leader[:2] != (variant, cold_l2):
-            launches = self.launches(variant, cold_l2)
+        if self.leader is None or self.leader[:2] != (variant, l2):
+            launches = self.launches(variant, l2)
             warm_up([probe(launches)])
-            self.leader = (variant, cold_l2, prepare(launches))
+            self.leader = (variant, l2, prepare(launches))
         return Leader(self.leader[2], known_us)
 
-    def one_placement(self, cold_l2: bool) -> bool:
+    def one_placement(self, l2: L2State) -> bool:
         """Whether one set of buffers is as good as several: launches rotate them anyway, or far exceed the cache."""
-        return cold_l2 or self.kernel.spec.bytes_moved(self.shape) > _FAR_BEYOND * _l2_bytes()
+        return l2 is L2State.COLD or self.kernel.spec.bytes_moved(self.shape) > _FAR_BEYOND * _l2_bytes()
 
-    def _rotated(self, cold_l2: bool, placement: int) -> Sequence[tuple[Tensors, Tensors]]:
+    def _rotated(self, l2: L2State, placement: int) -> Sequence[tuple[Tensors, Tensors]]:
         spec, wanted = self.kernel.spec, 1
-        if cold_l2:
+        if l2 is L2State.COLD:
             wanted += _COLD_FACTOR * _l2_bytes() // max(spec.bytes_moved(self.shape), 1)
-        while len(self.buffers) < placement + wanted:
+        return self._first_buffers(placement + wanted)[placement:]
+
+    def _first_buffers(self, count: int) -> Sequence[tuple[Tensors, Tensors]]:
+        spec = self.kernel.spec
+        while len(self.buffers) < count:
             inputs = spec.make_inputs(self.shape, "cuda", self.seed + len(self.buffers))
             self.buffers.append((inputs, spec.make_outputs(self.shape, "cuda")))
-        return self.buffers[placement : placement + wanted]
+        return self.buffers[:count]
+
+
+class _Benches:
+    """The benches of this process in the order of their last use; the first give way to what a new one needs."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Path, Shape, int], ShapeBench] = OrderedDict()
+
+    def get(self, folder: Path, shape: Shape, seed: int) -> ShapeBench:
+        key = folder, shape, seed
+        if key not in self._kept:
+            kernel = load_folder(folder)
+            self._make_room(_BYTES_PER_MOVED * kernel.spec.bytes_moved(shape) + _RESERVED_BYTES)
+            self._kept[key] = ShapeBench(kernel, shape, seed)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+    def _make_room(self, needed_bytes: int) -> None:
+        if len(self._kept) == _MOST_BENCHES:
+            self._kept.popitem(last=False)
+        if _free_bytes() < needed_bytes:
+            torch.cuda.empty_cache()  # what torch keeps of earlier checks is free too
+        while self._kept and _free_bytes() < needed_bytes:
+            self._kept.popitem(last=False)
+            torch.cuda.empty_cache()
+
+
+_benches = _Benches()
+
+
+def _free_bytes() -> int:
+    return torch.cuda.mem_get_info()[0]
 
 
 def _l2_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).L2_cache_size)
 
 
-@lru_cache(maxsize=32)
-def _cached_bench(folder: Path, shape: Shape, seed: int) -> ShapeBench:
-    return ShapeBench(load_folder(folder), shape, seed)
-
-
 def shape_bench(folder: Path, shape: Shape, seed: int) -> ShapeBench:
-    """The bench of a shape; when device memory runs low, earlier benches are dropped first."""
-    free_bytes, total_bytes = torch.cuda.mem_get_info()
-    if free_bytes < total_bytes // 2:
-        _cached_bench.cache_clear()
-        torch.cuda.empty_cache()
-    return _cached_bench(folder, shape, seed)
+    """The bench of a shape; those unused for longest are dropped when a new one needs their memory."""
+    return _benches.get(folder, shape, seed)
 
 
 def check_and_time(job: DeviceJob) -> Checked | Failure:
@@ -143,13 +203,14 @@ def check_at(folder: Path, variant: Variant, shape: Shape, seed: int) -> Agreeme
 
 
 def time_alternately(
-    folder: Path, variants: Sequence[Variant], shape: Shape, cold_l2: bool, seed: int, placements: int = PLACEMENTS
+    folder: Path, variants: Sequence[Variant], shape: Shape, l2: L2State, seed: int, placements: int = PLACEMENTS
 ) -> Samples | Faulty | Failure:
-    """Samples of each variant at a shape, rounds interleaved, in this process; each is checked once more first.
+    """Samples of each variant at a shape, rounds interleaved, in this process.
 
-    `placements`: over so many sets of buffers, where their place matters.
+    Each is checked first, on random inputs alone: for the edges see `check_at`. `placements`: over so many sets of
+    buffers, where their place matters.
     """
-    return _ended(lambda: _time_alternately(shape_bench(folder, shape, seed), variants, cold_l2, placements))
+    return _ended(lambda: _time_alternately(shape_bench(folder, shape, seed), variants, l2, placements))
 
 
 def _check_and_time(job: DeviceJob) -> Checked | Failure:
@@ -157,30 +218,32 @@ def _check_and_time(job: DeviceJob) -> Checked | Failure:
     agreement = _checked(bench, job.variant)
     if isinstance(agreement, Failure):
         return agreement
-    leader = bench.timed_leader(job.leader[0], job.cold_l2, job.leader[1]) if job.leader else None
-    raced = race(bench.launches(job.variant, job.cold_l2), leader)
-    return Checked(agreement, summarize(raced.samples_us), raced.conditions)
+    writing_us = bench.writing_us if job.l2 is L2State.WRITTEN else 0.0
+    leader = bench.timed_leader(job.leader[0], job.l2, job.leader[1] + writing_us) if job.leader else None
+    raced = race(bench.launches(job.variant, job.l2), leader)
+    return Checked(agreement, summarize([each - writing_us for each in raced.samples_us]), raced.conditions)
 
 
-def _checked(bench: ShapeBench, variant: Variant) -> Agreement | Failure:
-    agreement = bench.check(variant)
+def _checked(bench: ShapeBench, variant: Variant, edges: bool = True) -> Agreement | Failure:
+    agreement = bench.check(variant, edges)
     if agreement.mismatched:
-        _cached_bench.cache_clear()  # whatever it wrote beside its output may lie in the tensors of any bench
+        _benches.clear()  # whatever it wrote beside its output may lie in the tensors of any bench
         return Failure(Status.WRONG_OUTPUT, agreement.difference)
     return agreement
 
 
-def _time_alternately(
-    bench: ShapeBench, variants: Sequence[Variant], cold_l2: bool, placements: int
-) -> Samples | Faulty:
+def _time_alternately(bench: ShapeBench, variants: Sequence[Variant], l2: L2State, placements: int) -> Samples | Faulty:
     for variant in variants:
-        agreement = _ended(partial(_checked, bench, variant))
+        agreement = _ended(partial(_checked, bench, variant, edges=False))
         if isinstance(agreement, Failure):
             return Faulty(variant, agreement)
-    found = Samples([[] for _ in variants], None)
-    for placement in range(1 if bench.one_placement(cold_l2) else placements):
-        found = found.joined(alternate([bench.launches(each, cold_l2, placement) for each in variants]))
-    return found
+    count = 1 if bench.one_placement(l2) else placements
+    sets = [[bench.launches(each, l2, number) for each in variants] for number in range(count)]
+    if l2 is not L2State.WRITTEN:
+        return alternate_over(sets)
+    samples = alternate_over([[*launches, [bench.writing(number)]] for number, launches in enumerate(sets)])
+    *whole_us, writing_us = samples.times_us
+    return Samples([beyond(each, writing_us) for each in whole_us], samples.conditions)
 
 
 def _ended(work: Callable[[], R]) -> R | Failure:
@@ -192,7 +255,7 @@ def _ended(work: Callable[[], R]) -> R | Failure:
     except OutOfResources as error:
         return Failure(Status.OUT_OF_RESOURCES, str(error))
     except torch.OutOfMemoryError as error:
-        _cached_bench.cache_clear()
+        _benches.clear()
         return Failure(Status.OUT_OF_RESOURCES, str(error))
     except Exception:  # noqa: BLE001 - a launch may raise anything; the session replaces the worker
         return Failure(Status.CRASHED, traceback.format_exc())

@@ -5,7 +5,7 @@ import triton
 from triton.backends.nvidia.compiler import get_ptxas
 
 from tuner.measure.installed import nvidia_driver
-from tuner.records import Environment, Evidence, Target
+from tuner.records import Environment, Evidence, L2State, Target
 
 
 def estimated_environment(target: Target) -> Environment:
@@ -21,7 +21,7 @@ def estimated_environment(target: Target) -> Environment:
     )
 
 
-def device_environment(l2: str = "warm") -> Environment:
+def device_environment(l2: str = L2State.WARM) -> Environment:
     """The environment of this machine's first GPU; RuntimeError when torch sees none."""
     if not torch.cuda.is_available():
         raise RuntimeError("torch sees no GPU")

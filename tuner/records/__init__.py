@@ -1,6 +1,6 @@
 """Frozen typed records that the stages hand to each other."""
 
-from tuner.records.environment import PROTOCOL_VERSION, Environment, Evidence
+from tuner.records.environment import PROTOCOL_VERSION, Environment, Evidence, L2State
 from tuner.records.frozen import FrozenMapping
 from tuner.records.outcome import Agreement, Binary, Conditions, Evaluation, Status, Timing
 from tuner.records.portfolio import Bucket, Portfolio
@@ -23,6 +23,7 @@ __all__ = [
     "Evaluation",
     "Evidence",
     "FrozenMapping",
+    "L2State",
     "Portfolio",
     "Shape",
     "SpecializationSet",

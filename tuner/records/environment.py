@@ -18,12 +18,25 @@ class Evidence(StrEnum):
     ESTIMATED = "estimated"
 
 
+class L2State(StrEnum):
+    """What a timed launch finds in the L2 cache.
+
+    WRITTEN: the inputs that the kernel in front of it writes (`KernelSpec.written_inputs`), written again before every
+    launch; the time is what a launch adds to that. WARM: what the launch before it left there, which was the same over
+    the same buffers. COLD: nothing of its buffers.
+    """
+
+    WRITTEN = "written"
+    WARM = "warm"
+    COLD = "cold"
+
+
 @dataclass(frozen=True)
 class Environment:
     """The machine and software behind a result. A change in any field makes it another measurement.
 
-    `device` is the device's own name (`NVIDIA H100 80GB HBM3`), empty when the result was estimated. `l2` says whether
-    timed launches found their inputs in the L2 cache (`warm` or `cold`), empty for an estimate.
+    `device` is the device's own name (`NVIDIA H100 80GB HBM3`), empty when the result was estimated. `l2` is an
+    `L2State`, empty for an estimate.
     """
 
     target: Target

@@ -12,7 +12,7 @@ from tuner.measure.benchmark import Samples
 from tuner.measure.device import Checked, DeviceJob, Faulty, check_and_time, check_at, time_alternately
 from tuner.measure.environment import device_environment, device_uuid
 from tuner.processes import Failure, WorkerPool, result
-from tuner.records import Agreement, Binary, Evaluation, Shape, Status, Variant
+from tuner.records import Agreement, Binary, Evaluation, L2State, Shape, Status, Variant
 from tuner.session.device_lock import DeviceLock
 from tuner.session.evaluator import Contest, Decision, Evaluator, Rules
 from tuner.session.final import FinalBench, expected_s, hold_finals
@@ -28,15 +28,15 @@ class DeviceEvaluator(Evaluator):
 
     capacity = 1
 
-    def __init__(self, kernel: Kernel, cold_l2: bool, seed: int, on_wait: Callable[[], None], deadline: float) -> None:
+    def __init__(self, kernel: Kernel, l2: L2State, seed: int, on_wait: Callable[[], None], deadline: float) -> None:
         """Takes the GPU, once it is free (see `DeviceLock`); UserError when it cannot be used."""
         self._kernel = kernel
-        self._cold_l2 = cold_l2
+        self._l2 = l2
         self._seed = seed
         self._patience = Patience()
         self._pool = WorkerPool(1, spare=check_and_time.__module__)
         try:
-            self.environment = self._start(device_environment, "cold" if cold_l2 else "warm")
+            self.environment = self._start(device_environment, l2)
             self._lock = DeviceLock(self._start(device_uuid))
             self._lock.acquire(on_wait, deadline)
         except BaseException:
@@ -59,7 +59,7 @@ class DeviceEvaluator(Evaluator):
 
     def submit(self, variant: Variant, shape: Shape, leader: Evaluation | None) -> "Future[Checked | Failure]":
         known = (leader.variant, leader.timing.median_us) if leader and leader.timing else None
-        job = DeviceJob(self._kernel.folder, variant, shape, self._cold_l2, self._seed, known)
+        job = DeviceJob(self._kernel.folder, variant, shape, self._l2, self._seed, known)
         start = time.monotonic()
         future = self._pool.submit(check_and_time, job, timeout_s=self._patience.limit_s)
         future.add_done_callback(lambda done: self._learn(done, start))
@@ -75,7 +75,7 @@ class DeviceEvaluator(Evaluator):
         )
 
     def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
-        bench = _Bench(self._kernel, self._pool, self._cold_l2, self._seed, rules.deadline)
+        bench = _Bench(self._kernel, self._pool, self._l2, self._seed, rules.deadline)
         return hold_finals(contests, rules, self.environment, bench)
 
     def decide_s(self, shapes: int) -> float:
@@ -94,17 +94,17 @@ class DeviceEvaluator(Evaluator):
 class _Bench(FinalBench):
     """Obtains what a final needs from the evaluator's worker."""
 
-    def __init__(self, kernel: Kernel, pool: WorkerPool, cold_l2: bool, seed: int, deadline: float) -> None:
+    def __init__(self, kernel: Kernel, pool: WorkerPool, l2: L2State, seed: int, deadline: float) -> None:
         self._kernel = kernel
         self._pool = pool
-        self._cold_l2 = cold_l2
+        self._l2 = l2
         self._seed = seed
         self._deadline = deadline
 
     def alternate(
         self, variants: Sequence[Variant], shape: Shape, number: int, placements: int
     ) -> Samples | Faulty | Failure:
-        job = (self._kernel.folder, variants, shape, self._cold_l2, self._seed + number, placements)
+        job = (self._kernel.folder, variants, shape, self._l2, self._seed + number, placements)
         return result(self._pool.submit(time_alternately, *job, timeout_s=self._limit_s))
 
     def check(self, variant: Variant, shape: Shape) -> Agreement | Failure:

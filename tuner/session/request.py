@@ -7,7 +7,7 @@ from pathlib import Path
 from tuner.catalog import Kernel
 from tuner.compile.source import arguments
 from tuner.errors import SpaceError, UserError
-from tuner.records import DimensionValue, FrozenMapping, Shape, Target, Variant
+from tuner.records import DimensionValue, FrozenMapping, L2State, Shape, Target, Variant
 from tuner.search import Method
 from tuner.space import Problem, SearchSpace, load_space
 from tuner.workload import Workload, load_workload
@@ -46,6 +46,10 @@ def load_fitting_space(kernel: Kernel, path: Path | None) -> SearchSpace:
     space = load_space(path, dimensions)
     if space.kernel != kernel.name:
         raise SpaceError(f"{path}: the space is for the kernel {space.kernel!r}, not for {kernel.name!r}.")
+    if space.l2 is L2State.WRITTEN and not spec.written_inputs:
+        message = f"l2 is {space.l2}, but the spec of {kernel.name} names no input that is written in front of it."
+        hint = "Name it in KernelSpec.written_inputs, or use warm or cold."
+        raise space.source.error([Problem(("measurement", "l2"), message, hint)])
     space.check(
         {each.name: each.parameters for each in spec.implementations},
         {each.name: arguments(kernel.source(each), each.function).runtime for each in spec.implementations},

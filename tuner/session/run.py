@@ -39,7 +39,7 @@ from tuner.session.request import RunRequest
 from tuner.session.static_evaluator import StaticEvaluator
 from tuner.session.warm_start import warm_start
 from tuner.session.weights import counted_shapes, shape_weights
-from tuner.space import L2State, Objective
+from tuner.space import Objective
 from tuner.store import Store
 
 # The longest that one of the compiles may take which are no trials, but tell of the machine code.
@@ -79,9 +79,8 @@ def run(request: RunRequest, store: Store, listener: Listener) -> RunSummary:
     deadline = math.inf if request.timeout_s is None else time.monotonic() + request.timeout_s
     evaluator: Evaluator
     if request.target is None:
-        cold_l2 = request.space.l2 is L2State.COLD
         on_wait = partial(listener, WaitingForDevice())
-        evaluator = DeviceEvaluator(request.kernel, cold_l2, request.seed, on_wait, deadline)
+        evaluator = DeviceEvaluator(request.kernel, request.space.l2, request.seed, on_wait, deadline)
     else:
         evaluator = StaticEvaluator(request.kernel, request.target, request.jobs)
     try:

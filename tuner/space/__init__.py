@@ -4,12 +4,11 @@ from tuner.errors import SpaceError
 from tuner.space.constraint import Constraint
 from tuner.space.load import load_space
 from tuner.space.source import Problem, Source
-from tuner.space.space import ImplementationSpace, L2State, Objective, SearchSpace
+from tuner.space.space import ImplementationSpace, Objective, SearchSpace
 
 __all__ = [
     "Constraint",
     "ImplementationSpace",
-    "L2State",
     "Objective",
     "Problem",
     "SearchSpace",

@@ -18,9 +18,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tuner.errors import UnknownNameError
-from tuner.records import DimensionValue
+from tuner.records import DimensionValue, L2State
 from tuner.space.source import Location, Problem, Source, dotted
-from tuner.space.space import DEFAULT_STEPS, L2State, Objective
+from tuner.space.space import DEFAULT_STEPS, Objective
 
 MAX_WARPS = 32
 MAX_REGISTERS = 255

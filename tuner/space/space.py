@@ -7,7 +7,15 @@ from enum import StrEnum
 from itertools import chain, product
 
 from tuner.errors import SpaceError, UnknownNameError
-from tuner.records import Config, DimensionValue, FrozenMapping, Shape, SpecializationSet, Variant
+from tuner.records import (
+    Config,
+    DimensionValue,
+    FrozenMapping,
+    L2State,
+    Shape,
+    SpecializationSet,
+    Variant,
+)
 from tuner.space.check import find_problems
 from tuner.space.constraint import Constraint
 from tuner.space.source import Source
@@ -26,13 +34,6 @@ class Objective(StrEnum):
     LATENCY = "latency"
     SERVING = "serving"
     PARETO = "pareto"
-
-
-class L2State(StrEnum):
-    """Whether a measurement finds the inputs in the L2 cache."""
-
-    WARM = "warm"
-    COLD = "cold"
 
 
 @dataclass(frozen=True)

@@ -57,5 +57,6 @@ SPEC = KernelSpec(
     reference=reference,
     bytes_moved=bytes_moved,
     flops=flops,
+    written_inputs=("x",),
     check_shapes=(Shape(num_rows=3, columns=128), Shape(num_rows=4, columns=16)),
 )
