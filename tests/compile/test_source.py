@@ -320,6 +320,28 @@ def test_refused_configs(config: Config, error: type[UserError], message: str) -
         emitted(Variant("row_sums", config))
 
 
+def test_an_argument_with_the_name_of_an_option_takes_its_value() -> None:
+    source = SIMPLE.replace("B: tl.constexpr", "B: tl.constexpr, num_warps: tl.constexpr, launch_pdl: tl.constexpr = 0")
+    implementation = Implementation("only", "k.py", "k", ("B",))
+    for options, expected in (({"num_warps": 2, "launch_pdl": 1}, (2, 1)), ({"num_warps": 4}, (4, 0))):
+        config = Config("only", FrozenMapping(B=8), FrozenMapping(options))
+        text = emit(source, implementation, Variant("k", config), source_name="k.py")
+        assert [argument.arg for argument in function(text, "k").args.args] == ["x_ptr", "n"]
+        constants = "B = tl.constexpr(8)\nnum_warps = tl.constexpr({})\nlaunch_pdl = tl.constexpr({})\n".format(
+            *expected
+        )
+        assert constants in text
+        assert f"COMPILE_OPTIONS = {dict(sorted(options.items()))}".replace("'", '"') in text
+
+
+def test_a_kernel_that_does_not_wait_is_not_started_early() -> None:
+    config = Config("tiled", FrozenMapping(BLOCK_ROWS=4, BLOCK_COLUMNS=4), FrozenMapping(launch_pdl=1))
+    with pytest.raises(UserError, match=r"launch_pdl starts 'row_sums' before .*, and it does not wait") as caught:
+        emitted(Variant("row_sums", config))
+    assert "gdc_wait() before the first load" in str(caught.value.hint)
+    emitted(Variant("row_sums", Config("tiled", config.parameters, FrozenMapping(launch_pdl=0))))
+
+
 def test_arguments_refuses_what_emit_refuses() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'row_sums'"):
         arguments(SOURCE, "row_sum")

@@ -11,6 +11,7 @@ import pytest
 from pebble import ProcessExpired
 from session_fakes import (
     BASELINE,
+    ENVIRONMENT,
     KERNEL,
     SHAPES,
     SPACE,
@@ -26,7 +27,7 @@ from session_fakes import (
 )
 
 from tuner.processes import Failure
-from tuner.records import Conditions, Evaluation, Shape, SpecializationSet, Status, Variant
+from tuner.records import Conditions, Evaluation, FrozenMapping, Shape, SpecializationSet, Status, Target, Variant
 from tuner.session.evaluator import Contest, Decision, Rules, Undecided
 from tuner.session.events import Evaluated, Event, FinalStarted, RunStarted, ShapeSkipped, WinnerChosen
 from tuner.session.ledger import Ledger
@@ -76,6 +77,17 @@ def test_the_kernels_own_baseline_stands_where_the_space_names_none(bench: Bench
     done = bench.run(space=dataclasses.replace(SPACE, baseline=None))
     assert done.submitted[0] == (KERNEL.spec.baseline_variant, SHAPES[0])
     assert {winner.baseline for winner in done.summary.winners} == {KERNEL.spec.baseline_variant}
+
+
+@pytest.mark.parametrize(("target", "tried"), [("cuda:90", {0, 1}), ("cuda:80", {None}), ("hip:gfx942", {None})])
+def test_options_that_the_target_lacks_are_not_tried(bench: Bench, target: str, tried: set[int | None]) -> None:
+    (rows,) = SPACE.implementations
+    options = FrozenMapping({**rows.options, "launch_pdl": (0, 1)})
+    space = dataclasses.replace(SPACE, implementations=(dataclasses.replace(rows, options=options),))
+    environment = dataclasses.replace(ENVIRONMENT, target=Target.parse(target))
+    done = bench.run(space=space, trials=SPACE_SIZE, evaluator=FakeEvaluator(environment=environment))
+    variants = {variant for variant, _ in done.submitted} - {BASELINE}
+    assert {variant.config.options.get("launch_pdl") for variant in variants} == tried
 
 
 @pytest.mark.parametrize("status", FAILURES)

@@ -58,6 +58,15 @@ def test_a_constraint_on_a_dimension_that_the_kernel_lacks_is_refused(load: Load
     assert "space.yaml:19: Unknown dimension 'n_groups'" in str(caught.value)
 
 
+def test_a_constraint_on_an_option_that_some_targets_lack_is_refused(load: Load, good: str) -> None:
+    text = good.replace("num_stages: [1, 2]", "launch_pdl: [0, 1]").replace("HEADS <= 32", "HEADS <= 32 * launch_pdl")
+    with pytest.raises(
+        SpaceError, match=r":12: 'launch_pdl' stands in a constraint, but some targets have no such"
+    ) as caught:
+        load(text).check(PARAMETERS, ARGUMENTS, DIMENSIONS)
+    assert "Unknown name" not in str(caught.value)
+
+
 def test_a_dimension_with_the_name_of_a_parameter_is_refused(load: Load, good: str) -> None:
     with pytest.raises(SpaceError, match=r":6: 'BLOCK_HEADS' is a dimension of the shape too"):
         load(good).check(PARAMETERS, ARGUMENTS, [*DIMENSIONS, "BLOCK_HEADS"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError, UnknownNameError
-from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Variant
+from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Target, Variant
 from tuner.space import Constraint, ImplementationSpace, SearchSpace
 
 Load = Callable[[str], SearchSpace]
@@ -149,6 +149,18 @@ def test_contains_holds_every_part_of_a_variant_against_the_space(load: Load, go
     assert not contains(kernel="other")
     large = replace(config, parameters=FrozenMapping(BLOCK_TOKENS=8, BLOCK_HEADS=8))
     assert not space.contains(Variant("quantize", large), shape)
+
+
+@pytest.mark.parametrize(
+    ("target", "has_it"), [("cuda:80", False), ("cuda:90", True), ("cuda:100", True), ("hip:gfx950", False)]
+)
+def test_a_target_without_early_launches_is_searched_without_them(
+    target: str, has_it: bool, load: Load, good: str
+) -> None:
+    space = load(good.replace("num_stages: [1, 2]", "launch_pdl: [0, 1]")).on(Target.parse(target))
+    options = space.implementation("tile").options
+    assert options == {"num_warps": (1, 2, 4, 8), **({"launch_pdl": (0, 1)} if has_it else {})}
+    assert space.implementation("per_head").options == {"num_warps": (1,), "num_stages": (1,)}
 
 
 def test_an_infeasible_shape_says_what_each_constraint_rejects(load: Load, good: str) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import SpaceError
-from tuner.records import Config, FrozenMapping, L2State, SpecializationSet, Variant
+from tuner.records import OPTION_NAMES, Config, FrozenMapping, L2State, SpecializationSet, Variant
 from tuner.space import Objective, SearchSpace, load_space
+from tuner.space.document import OptionsSection, OptionValues
 
 Load = Callable[[str | bytes], SearchSpace]
 Refusal = Callable[[str | bytes], str]
@@ -107,6 +108,7 @@ WRONG = {
     "warps no power": ("num_warps: [1, 2", "num_warps: [1, 3", 8, ["num_warps[1] is 3", "a power of two from 1 to 32"]),
     "warps too many": ("num_warps: [1, 2", "num_warps: [64, 2", 8, ["is 64", "a power of two from 1 to 32"]),
     "no stages": ("num_stages: [1, 2]", "num_stages: [0, 2]", 9, ["is 0", "1 or more"]),
+    "no flag": ("num_stages: [1, 2]", "launch_pdl: [2]", 9, ["launch_pdl[0] is 2", "1 or less"]),
     "registers": ("num_stages: [1, 2]", "maxnreg: [512]", 9, ["is 512", "255 or less"]),
     "option without values": ("num_stages: [1, 2]", "num_stages:", 9, ["is empty", "Give it a value"]),
     "empty implementation": ("    options: {num_warps: [1], num_stages: [1]}\n", "", 13, ["per_head is empty"]),
@@ -189,6 +191,10 @@ def test_several_problems_are_listed_in_file_order_up_to_ten(refusal: Refusal, g
     assert message.index(":6: ") < message.index(":25: ")
     values = ", ".join("abcdefghijklm")
     assert "... and 3 more problems." in refusal(good.replace("BLOCK_HEADS: [1, 2, 4, 8]", f"BLOCK_HEADS: [{values}]"))
+
+
+def test_both_sections_of_options_take_every_compile_option() -> None:
+    assert tuple(OptionsSection.model_fields) == tuple(OptionValues.model_fields) == OPTION_NAMES
 
 
 def test_a_missing_file_names_its_nearest_neighbour(tmp_path: Path) -> None:

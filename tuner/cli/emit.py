@@ -8,9 +8,7 @@ import typer
 
 from tuner.cli.options import KernelArgument, find_kernel, parse_pairs
 from tuner.errors import UnknownNameError, UserError
-from tuner.records import Config, FrozenMapping, SpecializationSet, Variant
-
-_OPTIONS = ("num_warps", "num_stages", "maxnreg")
+from tuner.records import OPTION_NAMES, Config, FrozenMapping, SpecializationSet, Variant
 
 
 def emit(
@@ -40,7 +38,7 @@ def emit(
     Example:
 
         tuner emit fused_inv_rope_fp8_quant --set BLOCK_TOKENS=4 --set BLOCK_HEADS=2 --set TOKEN_TILES=1 \\
-            --set LOAD_STAGES=1 --set HEADS_FIRST=1 --set num_warps=4 --do-not-specialize num_tokens,scale_stride_block
+            --set LOAD_STAGES=1 --set HEADS_FIRST=1 --set num_warps=4 --do-not-specialize num_tokens
     """
     from tuner.compile.module import emit_variant
 
@@ -48,8 +46,8 @@ def emit(
     chosen = found.spec.implementation(implementation or found.spec.implementations[0].name)
     numbers = {name: _number(name, text) for name, text in parse_pairs(values or [], what="setting").items()}
     for name in numbers:
-        if name not in (*chosen.parameters, *_OPTIONS):
-            raise UnknownNameError("parameter or option", name, (*chosen.parameters, *_OPTIONS))
+        if name not in (*chosen.parameters, *OPTION_NAMES):
+            raise UnknownNameError("parameter or option", name, (*chosen.parameters, *OPTION_NAMES))
     missing = [name for name in chosen.parameters if name not in numbers]
     if missing:
         raise UserError(
@@ -59,7 +57,7 @@ def emit(
     config = Config(
         chosen.name,
         FrozenMapping({name: value for name, value in numbers.items() if name in chosen.parameters}),
-        FrozenMapping({name: value for name, value in numbers.items() if name in _OPTIONS}),
+        FrozenMapping({name: value for name, value in numbers.items() if name in OPTION_NAMES}),
     )
     marked = SpecializationSet.of(_names(marks), _names(alignment_marks))
     text = emit_variant(found, Variant(found.name, config, marked))

@@ -16,8 +16,7 @@ from tuner.cli.options import (
     terminal,
 )
 from tuner.errors import UnknownNameError, UserError
-
-_OPTIONS = ("num_warps", "num_stages", "maxnreg")
+from tuner.records import OPTION_NAMES
 
 
 def specialize(
@@ -101,10 +100,11 @@ def specialize(
     else:
         loaded = find_kernel(kernel)
     scope = looked_at(loaded, parse_shapes(shapes or []), load_workload(workload) if workload else None)
-    config = config_of(loaded, implementation, scope)
+    where = target_or_gpu(target)
+    config = config_of(loaded, implementation, scope, where)
     if not bare:
         source = loaded.folder / loaded.spec.implementation(config.implementation).file
-    request = Request(loaded, config, scope, target_or_gpu(target), jobs, source, sized=not bare)
+    request = Request(loaded, config, scope, where, jobs, source, sized=not bare)
     with terminal(stderr=True).status("starting") as status:
         result = recommend(request, status.update)
     if as_json:
@@ -118,8 +118,8 @@ def specialize(
 def _compile_options(words: list[str]) -> dict[str, int]:
     options: dict[str, int] = {}
     for name, text in parse_pairs(words, what="compile option").items():
-        if name not in _OPTIONS:
-            raise UnknownNameError("compile option", name, _OPTIONS)
+        if name not in OPTION_NAMES:
+            raise UnknownNameError("compile option", name, OPTION_NAMES)
         try:
             options[name] = int(text)
         except ValueError:

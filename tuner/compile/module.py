@@ -14,7 +14,7 @@ from tuner import settings
 from tuner.catalog import Implementation, Kernel, Launch
 from tuner.compile.source import emit
 from tuner.errors import UserError
-from tuner.records import Variant
+from tuner.records import LAUNCH_PDL, Variant
 
 # Triton 3.10 turns contraction of a*b+c off unless it is asked for; every binary here is built with it.
 _FP_FUSION = {"enable_fp_fusion": True}
@@ -69,12 +69,15 @@ def _load(text: str, function: str, options: tuple[tuple[str, int], ...]) -> Loa
 
 
 def _unwrap_constants(module: ModuleType) -> None:
-    """Give the interpreter, which runs kernels as Python, plain numbers: `7 % tl.constexpr(4)` fails there."""
+    """Give the interpreter, which runs kernels as Python, plain numbers: `7 % tl.constexpr(4)` fails there.
+
+    It ends one kernel before it starts the next: none waits for another, and the calls that do are unknown to it.
+    """
     from triton.language import constexpr
 
     for name, value in list(vars(module).items()):
         if isinstance(value, constexpr):
-            setattr(module, name, value.value)
+            setattr(module, name, 0 if name == LAUNCH_PDL else value.value)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from libcst.helpers import get_full_name_for_node
 
 from tuner.catalog.spec import Implementation
 from tuner.errors import UnknownNameError, UserError
-from tuner.records import FrozenMapping, SpecializationSet, Variant
+from tuner.records import LAUNCH_PDL, FrozenMapping, SpecializationSet, Variant
 
 _OPTIONS = "COMPILE_OPTIONS"
 _SETS = ("do_not_specialize", "do_not_specialize_on_alignment")
@@ -40,7 +40,8 @@ def emit(source: str, implementation: Implementation, variant: Variant, *, sourc
 
     `source` is the text of the kernel's file; `source_name` names it in the header and in errors, the same on every
     machine (`rope/kernel.py`). The same arguments give the same bytes. Variants that differ only in the specialization
-    set differ only in the header and the decorator, line for line.
+    set differ only in the header and the decorator, line for line. An argument that has the name of a compile option is
+    frozen too, to the option's value.
 
     Raises UserError when the source does not parse or cannot be rewritten without changing its meaning, or when the
     variant does not fit it; UnknownNameError, one of these, when a name does not exist.
@@ -49,18 +50,21 @@ def emit(source: str, implementation: Implementation, variant: Variant, *, sourc
     target = _find(parsed, implementation.function)
     signature = _signature(parsed, target)
     _check_variant(signature, implementation, variant)
-    _check_names(parsed, target, implementation.parameters)
-    _check_calls(parsed, target, implementation.parameters)
+    _check_launch(signature, implementation, variant)
     values = FrozenMapping({name: variant.config.parameters[name] for name in implementation.parameters})
     options = FrozenMapping(dict(sorted(variant.config.options.items())))
+    known = {LAUNCH_PDL: 0, **options}
+    constants = {**values, **{name: known[name] for name in signature.constexpr if name in known}}
+    _check_names(parsed, target, [*constants])
+    _check_calls(parsed, target, [*constants])
     chosen = _in_order(target, signature, variant.specialization)
     decorators = [_rewritten(parsed, each, chosen) if _is_jit(parsed, each) else each for each in target.decorators]
-    frozen, comments = _without_parameters(target, implementation.parameters)
-    constants = _constants(parsed, target, values, comments) + f"{_OPTIONS} = {dict(options)}\n".replace("'", '"')
+    frozen, comments = _without_parameters(target, [*constants])
+    above = _constants(parsed, target, constants, comments) + f"{_OPTIONS} = {dict(options)}\n".replace("'", '"')
     body: list[cst.BaseStatement] = []
     for statement in parsed.module.body:
         if statement is target:
-            body += cast(list[cst.BaseStatement], cst.parse_module(f"pass\n\n\n{constants}").body[1:])
+            body += cast(list[cst.BaseStatement], cst.parse_module(f"pass\n\n\n{above}").body[1:])
             statement = frozen.with_changes(decorators=decorators)
         body.append(cast(cst.BaseStatement, statement))
     facts = {
@@ -187,6 +191,17 @@ def _check_variant(signature: FunctionSignature, implementation: Implementation,
     for name, value in {**config.parameters, **config.options}.items():
         if not isinstance(value, int):
             raise UserError(f"{name!r} of {owner} is {value!r}; expected an integer.")
+
+
+def _check_launch(signature: FunctionSignature, implementation: Implementation, variant: Variant) -> None:
+    """UserError where a kernel would start before its inputs are written, and does not know of it."""
+    if variant.config.options.get(LAUNCH_PDL) and LAUNCH_PDL not in signature.constexpr:
+        function = implementation.function
+        raise UserError(
+            f"{LAUNCH_PDL} starts {function!r} before the kernel in front of it has ended, and it does not wait.",
+            hint=f"Give it an argument `{LAUNCH_PDL}: tl.constexpr = 0`; where that is set, call gdc_wait() before the "
+            "first load.",
+        )
 
 
 def _check_names(parsed: _Parsed, target: cst.FunctionDef, parameters: Sequence[str]) -> None:

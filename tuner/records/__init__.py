@@ -6,12 +6,14 @@ from tuner.records.outcome import Agreement, Binary, Conditions, Evaluation, Sta
 from tuner.records.portfolio import Bucket, Portfolio
 from tuner.records.shape import DimensionValue, Shape
 from tuner.records.target import DEFAULT_TARGET, KNOWN_TARGETS, Target
-from tuner.records.variant import Config, SpecializationSet, Variant
+from tuner.records.variant import LAUNCH_PDL, OPTION_NAMES, Config, SpecializationSet, Variant
 from tuner.records.winner import Speedup, Winner
 
 __all__ = [
     "DEFAULT_TARGET",
     "KNOWN_TARGETS",
+    "LAUNCH_PDL",
+    "OPTION_NAMES",
     "PROTOCOL_VERSION",
     "Agreement",
     "Binary",

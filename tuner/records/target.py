@@ -25,6 +25,11 @@ class Target:
         """Threads in a warp (a wavefront on AMD)."""
         return 64 if self.backend == "hip" else 32
 
+    @property
+    def has_launch_pdl(self) -> bool:
+        """Whether kernels can be launched with `launch_pdl`: on NVIDIA from Hopper on."""
+        return self.backend == "cuda" and int(self.arch) >= 90
+
     def __str__(self) -> str:
         return f"{self.backend}:{self.arch}"
 

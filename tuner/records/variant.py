@@ -8,12 +8,16 @@ from typing import Any
 
 from tuner.records.frozen import FrozenMapping
 
+# Programmatic dependent launch: a kernel may start before the one in front of it has ended, and waits for it by itself.
+LAUNCH_PDL = "launch_pdl"
+OPTION_NAMES = ("num_warps", "num_stages", "maxnreg", LAUNCH_PDL)
+
 
 @dataclass(frozen=True)
 class Config:
     """An implementation with a value for each of its parameters and compile options.
 
-    `parameters` are the tuned `tl.constexpr` arguments; `options` are `num_warps`, `num_stages`, `maxnreg`.
+    `parameters` are the tuned `tl.constexpr` arguments; `options` are some of `OPTION_NAMES`.
     """
 
     implementation: str

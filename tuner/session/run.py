@@ -105,6 +105,7 @@ class TuningSession:
         compilers: WorkerPool,
         deadline: float,
     ) -> None:
+        request = replace(request, space=request.space.on(evaluator.environment.target))
         self._request = request
         self._listener = listener
         self._evaluator = evaluator

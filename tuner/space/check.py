@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tuner.errors import UnknownNameError
+from tuner.records import LAUNCH_PDL
 from tuner.space.source import Location, Problem
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def constraint_problems(implementation: "ImplementationSpace", dimensions: Colle
         message = f"{name!r} is a dimension of the shape too; expected names that differ."
         yield Problem((*location, section, name), message, "Rename the parameter in the kernel.")
     for index, constraint in enumerate(implementation.constraints):
-        for name in sorted(constraint.names - known):
+        if LAUNCH_PDL in constraint.names:
+            message = f"{LAUNCH_PDL!r} stands in a constraint, but some targets have no such option."
+            yield Problem((*location, "constraints", index), message, "Drop the constraint.")
+        for name in sorted(constraint.names - known - {LAUNCH_PDL}):
             hint = "A constraint can use this implementation's parameters and options that have values, and dimensions."
             yield _unknown("name in a constraint:", name, known, (*location, "constraints", index), hint)
 

@@ -80,6 +80,7 @@ def _member(kind: type[E]) -> Callable[[object], E]:
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Warps = Annotated[int, AfterValidator(_power_of_two)]
 Stages = Annotated[int, Field(ge=1, le=64)]
+Flag = Annotated[int, Field(ge=0, le=1)]
 Registers = Annotated[int, Field(ge=1, le=MAX_REGISTERS)]
 Name = Annotated[str, AfterValidator(_identifier)]
 Title = Annotated[str, Field(min_length=1)]
@@ -105,6 +106,7 @@ class OptionsSection(_Section):
     num_warps: Values[Warps] | None = None
     num_stages: Values[Stages] | None = None
     maxnreg: Values[Registers] | None = None
+    launch_pdl: Values[Flag] | None = None
 
 
 class OptionValues(_Section):
@@ -113,9 +115,7 @@ class OptionValues(_Section):
     num_warps: Warps | None = None
     num_stages: Stages | None = None
     maxnreg: Registers | None = None
-
-
-OPTION_NAMES = tuple(OptionsSection.model_fields)
+    launch_pdl: Flag | None = None
 
 
 class ImplementationSection(_Section):

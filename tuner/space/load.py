@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 from itertools import product
 from pathlib import Path
 
-from tuner.records import Config, DimensionValue, FrozenMapping, SpecializationSet, Variant
+from tuner.records import OPTION_NAMES, Config, DimensionValue, FrozenMapping, SpecializationSet, Variant
 from tuner.space.check import constraint_problems
 from tuner.space.constraint import Constraint
-from tuner.space.document import OPTION_NAMES, BaselineSection, Document, ImplementationSection, validate
+from tuner.space.document import BaselineSection, Document, ImplementationSection, validate
 from tuner.space.source import Location, Problem, Source
 from tuner.space.space import ImplementationSpace, SearchSpace
 from tuner.space.tree import read_tree

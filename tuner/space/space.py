@@ -8,12 +8,14 @@ from itertools import chain, product
 
 from tuner.errors import SpaceError, UnknownNameError
 from tuner.records import (
+    LAUNCH_PDL,
     Config,
     DimensionValue,
     FrozenMapping,
     L2State,
     Shape,
     SpecializationSet,
+    Target,
     Variant,
 )
 from tuner.space.check import find_problems
@@ -192,6 +194,17 @@ class SearchSpace:
             candidates=tuple(each for each in self.candidates if each not in candidates),
             alignment_candidates=tuple(each for each in self.alignment_candidates if each not in alignment_candidates),
         )
+
+    def on(self, target: Target) -> "SearchSpace":
+        """The space without the compile options that a target lacks."""
+        if target.has_launch_pdl:
+            return self
+        left = [
+            {name: each.options[name] for name in each.options if name != LAUNCH_PDL} for each in self.implementations
+        ]
+        pairs = zip(self.implementations, left, strict=True)
+        kept = [replace(each, options=FrozenMapping(options)) for each, options in pairs]
+        return replace(self, implementations=tuple(kept))
 
     @property
     def size(self) -> int:

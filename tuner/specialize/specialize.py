@@ -44,15 +44,17 @@ class Request:
         return self.kernel.spec.implementation(self.config.implementation).function
 
 
-def config_of(kernel: Kernel, implementation: str | None, scope: Scope) -> Config:
+def config_of(kernel: Kernel, implementation: str | None, scope: Scope, target: Target | None) -> Config:
     """The baseline's config; for another implementation the first one that the search space allows at most steps.
 
-    UnknownNameError for an implementation that does not exist; UserError where the space has no config for it.
+    `target` None means this machine's GPU. UnknownNameError for an implementation that does not exist; UserError where
+    the space has no config for it.
     """
     if implementation in (None, kernel.spec.baseline.implementation):
         return kernel.spec.baseline
     name = kernel.spec.implementation(str(implementation)).name
     space = load_space(kernel.space_path, [dimension.name for dimension in kernel.spec.dimensions])
+    space = space.on(target or device_environment().target)
     usual = max(scope.shares, key=lambda shape: scope.shares[shape])
     config = next(space.implementation(name).configs(usual), None)
     if config is None:
