@@ -53,6 +53,7 @@ class WorkerPool:
         self._environment = dict(environment or {})
         self._spare_module = spare
         self._pool = self._new_pool()
+        self._unfinished: set[Future[Any]] = set()
         self._spares: deque[Any] = deque()
         for _ in range(_SPARES if spare else 0):
             self._add_spare()
@@ -76,11 +77,13 @@ class WorkerPool:
         if not self._pool.active:  # a worker died with nothing to do
             self.replace_workers()
         future: Future[R] = self._pool.schedule(function, args=arguments, timeout=timeout_s)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
         return future
 
     def replace_workers(self) -> None:
         """Kill every worker and go on with fresh ones; jobs in flight are lost."""
-        _stop(self._pool)
+        self._stop_jobs()
         while True:
             self._add_spare()
             self._pool = self._spares.popleft()
@@ -90,9 +93,15 @@ class WorkerPool:
 
     def kill(self) -> None:
         """Kill every worker at once."""
-        _stop(self._pool)
+        self._stop_jobs()
         for spare in self._spares:
             _stop(spare)
+
+    def _stop_jobs(self) -> None:
+        _stop(self._pool)
+        for lost in tuple(self._unfinished):  # a stopped pool may leave a job without an answer for ever
+            if lost.cancel():
+                lost.set_running_or_notify_cancel()  # tells those who wait
 
     def __enter__(self) -> "WorkerPool":
         return self

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from pebble import ProcessFuture
 
 from tuner.errors import UnknownNameError, UserError
 from tuner.processes import _SPARES, Failure, WorkerPool, result
@@ -178,6 +181,40 @@ def test_replaced_workers_lose_their_jobs_and_take_new_ones(pool: WorkerPool, tm
         assert found.status is Status.CRASHED
     assert result(pool.submit(os.getpid, timeout_s=LONG_S)) != before
     assert result(pool.submit(variable, "TUNER_TEST_VARIABLE", timeout_s=LONG_S)) == "set"
+
+
+@dataclass
+class Silent:
+    """A pool that leaves its jobs without an answer when it is stopped, as a real one may."""
+
+    active: bool = True
+
+    def schedule(self, *_: object, **__: object) -> "ProcessFuture[str]":
+        return ProcessFuture()
+
+    def stop(self) -> None:
+        self.active = False
+
+    def join(self) -> None: ...
+
+
+@pytest.mark.parametrize("end", [WorkerPool.replace_workers, WorkerPool.kill])
+def test_no_job_of_a_stopped_pool_is_waited_for(
+    end: Callable[[WorkerPool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WorkerPool, "_new_pool", lambda _: Silent())
+    pool = WorkerPool(1)
+    running, queued, finished = (pool.submit(ready, timeout_s=LONG_S) for _ in range(3))
+    running.set_running_or_notify_cancel()
+    finished.set_result("ready")
+    waiter = Thread(target=wait, args=([running, queued],), daemon=True)
+    waiter.start()
+    end(pool)
+    waiter.join(LONG_S)
+    assert not waiter.is_alive()
+    for lost in (running, queued):
+        assert result(lost) == Failure(Status.CRASHED, "cancelled: the workers were stopped")
+    assert result(finished) == "ready"
 
 
 def test_records_keep_their_meaning_in_another_process(pool: WorkerPool) -> None:
