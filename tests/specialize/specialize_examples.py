@@ -13,7 +13,7 @@ FUSED, NORM = load_kernel("fused_inv_rope_fp8_quant"), load_kernel("rms_norm")
 def request_for(
     kernel: Kernel, scope: Scope, target: Target | None = DEFAULT_TARGET, source: Path | None = None, sized: bool = True
 ) -> Request:
-    config = config_of(kernel, None, scope)
+    config = config_of(kernel, None, scope, DEFAULT_TARGET)
     own = kernel.folder / kernel.spec.implementation(config.implementation).file
     return Request(kernel, config, scope, target, 2, source or own, sized)
 

@@ -139,11 +139,12 @@ def test_on_a_gpu_the_measured_time_decides(measured: Callable[[float], Recommen
 
 def test_another_implementation_takes_its_first_config() -> None:
     scope = looked_at(FUSED, [{"num_tokens": size} for size in SIZES])
-    config = config_of(FUSED, "tile", scope)
+    config = config_of(FUSED, "tile", scope, DEFAULT_TARGET)
     assert config.parameters["BLOCK_TOKENS"] == 1
-    assert config_of(FUSED, "per_head", scope) == config_of(FUSED, None, scope) == FUSED.spec.baseline
+    for name in ("per_head", None):
+        assert config_of(FUSED, name, scope, DEFAULT_TARGET) == FUSED.spec.baseline
     with pytest.raises(UserError, match="did you mean 'tile'"):
-        config_of(FUSED, "tiles", scope)
+        config_of(FUSED, "tiles", scope, DEFAULT_TARGET)
 
 
 PADDED = """\
