@@ -69,8 +69,16 @@ class WorkerPool:
     def _add_spare(self) -> None:
         pool = self._new_pool()
         self._spares.append(pool)
-        for _ in range(self._workers if self._spare_module else 0):
-            pool.schedule(_load, args=[self._spare_module])
+        if self._spare_module:
+            self._load(pool, self._spare_module)
+
+    def load(self, module: str) -> None:
+        """Let the workers begin to import a module that jobs will need."""
+        self._load(self._pool, module)
+
+    def _load(self, pool: Any, module: str) -> None:
+        for _ in range(self._workers):
+            pool.schedule(_load, args=[module])
 
     def submit(self, function: Callable[..., R], *arguments: object, timeout_s: float) -> "Future[R]":
         """Run a function in a worker; `timeout_s` seconds after it began, the worker is killed."""

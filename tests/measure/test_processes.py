@@ -241,6 +241,13 @@ def test_spare_workers_that_have_loaded_the_module_take_over(heavy: Heavy) -> No
             assert all(map(is_gone, {first, *used} - {pid}))
 
 
+def test_workers_can_load_a_module_before_they_have_a_job(heavy: Heavy) -> None:
+    with WorkerPool(1) as pool:
+        pool.load(heavy.name)
+        until(lambda: len(heavy.pids) == 1)
+        assert heavy.pids == {result(pool.submit(os.getpid, timeout_s=LONG_S))}
+
+
 def test_a_spare_worker_that_is_not_ready_yet_takes_over_too(heavy: Heavy) -> None:
     heavy.write("time.sleep(0.5)")
     with WorkerPool(1, spare=heavy.name) as pool:

@@ -78,16 +78,17 @@ def run(request: RunRequest, store: Store, listener: Listener) -> RunSummary:
     """
     deadline = math.inf if request.timeout_s is None else time.monotonic() + request.timeout_s
     evaluator: Evaluator
-    if request.target is None:
-        on_wait = partial(listener, WaitingForDevice())
-        evaluator = DeviceEvaluator(request.kernel, request.space.l2, request.seed, on_wait, deadline)
-    else:
-        evaluator = StaticEvaluator(request.kernel, request.target, request.jobs)
-    try:
-        with WorkerPool(request.jobs) as compilers:
+    with WorkerPool(request.jobs) as compilers:
+        compilers.load(build.__module__)  # while the device starts
+        if request.target is None:
+            on_wait = partial(listener, WaitingForDevice())
+            evaluator = DeviceEvaluator(request.kernel, request.space.l2, request.seed, on_wait, deadline)
+        else:
+            evaluator = StaticEvaluator(request.kernel, request.target, request.jobs)
+        try:
             return TuningSession(request, store, listener, evaluator, compilers, deadline).run()
-    finally:
-        evaluator.close()
+        finally:
+            evaluator.close()
 
 
 class TuningSession:
