@@ -55,6 +55,10 @@ def tuner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def no_workers(interpreter: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tuner run` compiles here and checks where every test does; runs with real workers are in tests/session."""
 
+    class Compilers(InThisProcess):
+        def load(self, module: str) -> None:
+            assert module == "tuner.compile.builder"
+
     class Shared:
         def __init__(self, workers: int, environment: Mapping[str, str]) -> None:
             assert environment == {"TRITON_INTERPRET": "1"}
@@ -65,7 +69,7 @@ def no_workers(interpreter: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None
         def kill(self) -> None:
             pass
 
-    monkeypatch.setattr(importlib.import_module("tuner.session.run"), "WorkerPool", InThisProcess)
+    monkeypatch.setattr(importlib.import_module("tuner.session.run"), "WorkerPool", Compilers)
     monkeypatch.setattr("tuner.session.static_evaluator.WorkerPool", Shared)
 
 

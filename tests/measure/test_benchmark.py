@@ -93,6 +93,13 @@ def test_a_sample_is_the_time_of_one_launch(device: FakeDevice) -> None:
     assert found.times_us[1] == pytest.approx([1500.0] * 5)
 
 
+def test_a_sample_of_several_launches_comes_behind_a_run_of_its_own(device: FakeDevice) -> None:
+    """What the cache holds at its start is then what it leaves itself; a long launch does not care."""
+    found = sample([device.timed("a", 3.0, launches=20), device.timed("b", 1500.0)], 2)
+    assert device.work[:7] == ["b", "a", "a", "b", "b", "a", "a"]
+    assert found.times_us == [pytest.approx([3.0] * 2), pytest.approx([1500.0] * 2)]
+
+
 def test_the_conditions_are_those_of_a_gpu_at_work(device: FakeDevice) -> None:
     """They are read when all is under way and nothing was waited for."""
     found = sample([device.timed("a", 1.0)], 3)

@@ -73,7 +73,7 @@ class Bench:
 
     def alternate(self, sets: Sequence[Sequence[Launches]]) -> Samples:
         self.sets = sets
-        return Samples([[10.0 + place] for place in range(len(sets[0]))], None)
+        return Samples([[14.0 - place] for place in range(len(sets[0]))], None)
 
     def bench(self, count: int) -> "weakref.ref[Any]":
         """The bench of a shape, which takes memory for as long as it lives."""
@@ -181,7 +181,7 @@ def test_where_buffers_lie_does_not_matter_far_beyond_the_cache(
 def test_the_time_of_a_launch_behind_its_writer_is_what_it_adds_to_the_writing(bench: Bench) -> None:
     samples = time_alternately(FOLDER, [RIGHT, OTHER], SHAPE, L2State.WRITTEN, 3, placements=2)
     assert isinstance(samples, Samples)
-    assert samples.times_us == [[10.0 - 12.0], [11.0 - 12.0]]  # the third of the times is that of the writing
+    assert samples.times_us == [[14.0 - 12.0], [13.0 - 12.0]]  # the third of the times is that of the writing
     buffers = shape_bench(FOLDER, SHAPE, 3).buffers
     for (inputs, outputs), arms in zip(buffers, bench.sets, strict=True):
         versions = []

@@ -1,6 +1,5 @@
 """What stands in for the kernel in front of a launch."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +28,10 @@ def test_all_are_written_before_the_launch() -> None:
     assert seen == [[1, 1], [2, 2]]
 
 
-def test_the_own_time_is_what_comes_on_top_in_the_same_round() -> None:
-    assert beyond([3.0, 5.0], [1.0, 2.5]) == [2.0, 2.5]
-    with pytest.raises(ValueError, match="shorter"):
-        beyond([3.0, 5.0], [1.0])
+def test_the_own_time_is_what_comes_on_top_of_the_usual_writing() -> None:
+    assert beyond([3.0, 5.0, 4.0], [1.0, 1.0, 4.0]) == [2.0, 4.0, 3.0]
+
+
+def test_no_time_is_nought_or_less() -> None:
+    """Their ratios are taken."""
+    assert beyond([3.0, 1.0, 0.5], [1.0, 1.0, 1.0]) == [2.0, 0.01, 0.01]

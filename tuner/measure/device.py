@@ -221,7 +221,7 @@ def _check_and_time(job: DeviceJob) -> Checked | Failure:
     writing_us = bench.writing_us if job.l2 is L2State.WRITTEN else 0.0
     leader = bench.timed_leader(job.leader[0], job.l2, job.leader[1] + writing_us) if job.leader else None
     raced = race(bench.launches(job.variant, job.l2), leader)
-    return Checked(agreement, summarize([each - writing_us for each in raced.samples_us]), raced.conditions)
+    return Checked(agreement, summarize(beyond(raced.samples_us, [writing_us])), raced.conditions)
 
 
 def _checked(bench: ShapeBench, variant: Variant, edges: bool = True) -> Agreement | Failure:

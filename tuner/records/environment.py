@@ -8,7 +8,7 @@ from enum import StrEnum
 from tuner.records.target import Target
 
 # Raised whenever checking, timing or estimating changes in a way that makes old numbers incomparable.
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 class Evidence(StrEnum):

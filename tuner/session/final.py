@@ -28,8 +28,8 @@ _CHOOSING_PLACEMENTS = 2
 _SUBSTITUTES = 2
 _FEWEST_CONFIRMING = 3
 # What a final was seen to take on an H100, in seconds.
-_PROCESS_S = 4.0
-_SHAPE_S = 0.6
+_PROCESS_S = 2.0
+_SHAPE_S = 0.45
 
 
 class FinalBench(ABC):
