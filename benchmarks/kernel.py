@@ -214,7 +214,8 @@ def _shape(kernel: Kernel, tokens: int, heads: str, packed: int) -> Shape:
 
 def _token_loop(kernel: Kernel, length: int) -> Variant:
     """One program walks so many tokens of one head, in two stages and two warps."""
-    parameters = FrozenMapping(BLOCK_TOKENS=1, BLOCK_HEADS=1, TOKEN_TILES=length, LOAD_STAGES=2, HEADS_FIRST=1)
+    tile = {"BLOCK_TOKENS": 1, "BLOCK_HEADS": 1, "TOKEN_TILES": length, "LOAD_STAGES": 2}
+    parameters = FrozenMapping({**tile, "HEADS_FIRST": 1, "LAST_FIRST": 0})
     config = Config("tile", parameters, FrozenMapping(num_warps=2, num_stages=1))
     return Variant(kernel.name, config, SpecializationSet.of(["num_tokens"]))
 

@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -106,6 +107,8 @@ def fused_inv_rope_fp8_quant_kernel(
     TOKEN_TILES: tl.constexpr,  # tiles that one program walks, along the tokens
     LOAD_STAGES: tl.constexpr,  # tiles in flight in that walk; 1 does not pipeline it
     HEADS_FIRST: tl.constexpr,  # neighbouring programs take neighbouring heads (1) or tokens (0)
+    LAST_FIRST: tl.constexpr,  # the first programs take the last tiles (1), which were written last
+    launch_pdl: tl.constexpr = 0,  # Triton's option of that name: started early, before the kernel in front has ended
 ):
     """Undo RoPE on the tail of every head, quantize blocks of 128 to e4m3fn, write values and scales.
 
@@ -130,6 +133,8 @@ def fused_inv_rope_fp8_quant_kernel(
 
     padded_tokens = (num_tokens + 3) // 4 * 4
     program = tl.program_id(0)
+    if LAST_FIRST:
+        program = tl.num_programs(0) - 1 - program
     if HEADS_FIRST:
         token_program = program // HEAD_TILES
         head_tile = program % HEAD_TILES
@@ -146,6 +151,8 @@ def fused_inv_rope_fp8_quant_kernel(
     o_head = head.to(tl.int64) * o_stride_head
     fp8_head = (head // HEADS_PER_GROUP).to(tl.int64) * fp8_stride_group + head % HEADS_PER_GROUP * DIM
 
+    if launch_pdl:
+        gdc_wait()
     for tile in tl.range(0, TOKEN_TILES, num_stages=LOAD_STAGES):
         first_token = (token_program * TOKEN_TILES + tile) * BLOCK_TOKENS
         token = first_token + row // BLOCK_HEADS
@@ -159,6 +166,9 @@ def fused_inv_rope_fp8_quant_kernel(
         angle_ptr = cos_sin_ptr + (position * cache_stride)[:, None] + frequency[None, :]
         cos = tl.load(angle_ptr)[:, None, None, :]
         sin = tl.load(angle_ptr + ROPE_DIM // 2)[:, None, None, :]
+
+        if launch_pdl:  # this program has asked for its memory: one of the next kernel may take its place
+            gdc_launch_dependents()
 
         first, second = _split_pairs(x.to(tl.float32), BLOCK_TOKENS, BLOCK_HEADS, CHUNKS, ROPE_DIM, NEOX)
         turned_first = tl.where(rotated, first * cos + second * sin, first)

@@ -27,7 +27,7 @@ TILE = Implementation(
     name="tile",
     file="kernel.py",
     function="fused_inv_rope_fp8_quant_kernel",
-    parameters=("BLOCK_TOKENS", "BLOCK_HEADS", "TOKEN_TILES", "LOAD_STAGES", "HEADS_FIRST"),
+    parameters=("BLOCK_TOKENS", "BLOCK_HEADS", "TOKEN_TILES", "LOAD_STAGES", "HEADS_FIRST", "LAST_FIRST"),
 )
 PER_HEAD = Implementation(name="per_head", file="baseline.py", function="fused_inv_rope_fp8_quant_per_head_kernel")
 

@@ -16,7 +16,7 @@ CUDA, HIP = Target("cuda", "90"), Target("hip", "gfx942")
 FUSED, NORM = load_kernel("fused_inv_rope_fp8_quant"), load_kernel("rms_norm")
 FUSED_TILE = Config(
     "tile",
-    FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0),
+    FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0, LAST_FIRST=0),
     FrozenMapping(num_warps=4, num_stages=1),
 )
 CASES = [(FUSED, FUSED.spec.baseline), (FUSED, FUSED_TILE), (NORM, NORM.spec.baseline)]

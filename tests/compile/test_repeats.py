@@ -78,7 +78,14 @@ def test_bounds_that_are_not_constant_are_unknown(code: str) -> None:
     [
         (
             "fused_inv_rope_fp8_quant",
-            {"BLOCK_TOKENS": 2, "BLOCK_HEADS": 2, "TOKEN_TILES": 4, "LOAD_STAGES": 1, "HEADS_FIRST": 1},
+            {
+                "BLOCK_TOKENS": 2,
+                "BLOCK_HEADS": 2,
+                "TOKEN_TILES": 4,
+                "LOAD_STAGES": 1,
+                "HEADS_FIRST": 1,
+                "LAST_FIRST": 0,
+            },
             {"num_tokens": 64, "num_heads": 64, "n_groups": 8},
             4,
         ),

@@ -17,7 +17,7 @@ CUDA = Target("cuda", "90")
 FUSED = load_kernel("fused_inv_rope_fp8_quant")
 TILE = Config(
     "tile",
-    FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0),
+    FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0, LAST_FIRST=0),
     FrozenMapping(num_warps=4, num_stages=1),
 )
 # Every residue of the padded token count, both sides of each multiple of 16, and one.

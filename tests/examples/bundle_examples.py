@@ -27,7 +27,7 @@ TILE = Variant(
     FUSED.name,
     Config(
         "tile",
-        FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0),
+        FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0, LAST_FIRST=0),
         FrozenMapping(num_warps=4, num_stages=1),
     ),
     SpecializationSet.of(["num_tokens"]),

@@ -35,20 +35,34 @@ OPTIONS = (
 )
 
 
-def tile(tokens: int, heads: int, warps: int, tiles: int = 1, stages: int = 1, heads_first: int = 1) -> Config:
-    parameters = FrozenMapping(
-        BLOCK_TOKENS=tokens, BLOCK_HEADS=heads, TOKEN_TILES=tiles, LOAD_STAGES=stages, HEADS_FIRST=heads_first
-    )
-    return Config("tile", parameters, FrozenMapping(num_warps=warps, num_stages=1))
+HAS_LAUNCH_PDL = (
+    torch.cuda.is_available() and torch.version.hip is None and torch.cuda.get_device_capability() >= (9, 0)
+)
+
+
+def tile(
+    tokens: int,
+    heads: int,
+    warps: int,
+    tiles: int = 1,
+    stages: int = 1,
+    heads_first: int = 1,
+    last_first: int = 0,
+    early: bool = False,
+) -> Config:
+    tile = {"BLOCK_TOKENS": tokens, "BLOCK_HEADS": heads, "TOKEN_TILES": tiles, "LOAD_STAGES": stages}
+    parameters = FrozenMapping({**tile, "HEADS_FIRST": heads_first, "LAST_FIRST": last_first})
+    options = {"num_warps": warps, "num_stages": 1, **({"launch_pdl": 1} if early and HAS_LAUNCH_PDL else {})}
+    return Config("tile", parameters, FrozenMapping(options))
 
 
 CONFIGS = (
     tile(1, 8, 4),
-    tile(1, 4, 2, heads_first=0),
+    tile(1, 4, 2, heads_first=0, last_first=1, early=True),
     tile(4, 2, 4),
-    tile(1, 8, 4, tiles=4, stages=3),
+    tile(1, 8, 4, tiles=4, stages=3, early=True),
     tile(16, 1, 8, tiles=2, stages=2, heads_first=0),
-    tile(2, 16, 8, tiles=2, stages=1),
+    tile(2, 16, 8, tiles=2, stages=1, last_first=1),
     tile(1, 1, 1),
 )
 # Options and tile configs go round with different periods, so that they meet in many pairs.
@@ -113,6 +127,27 @@ def test_serving_shapes(
     seed, many = tokens + heads, tokens * heads > MANY_ROWS and heads != ALL_CASES_HEADS
     cases = one_case(shape, "random", spec.make_inputs(shape, "cuda", seed)) if many else all_cases(shape, seed)
     check(tally, shape, cases, spec.baseline_variant, variant_of(config, "num_tokens", "scale_stride_block"))
+
+
+@pytest.mark.skipif(not HAS_LAUNCH_PDL, reason="needs programmatic dependent launch")
+@pytest.mark.parametrize("tokens", [1, 64, 2048])
+@pytest.mark.parametrize("config", [config for config in CONFIGS if "launch_pdl" in config.options])
+def test_a_kernel_that_starts_early_waits_for_the_one_that_writes_its_inputs(config: Config, tokens: int) -> None:
+    spec = load_kernel(NAME).spec
+    shape = spec.shape({"num_tokens": tokens, "num_heads": 64, "n_groups": 8})
+    inputs, loaded = spec.make_inputs(shape, "cuda", 0), load_variant(load_kernel(NAME), variant_of(config))
+    given = [spec.make_inputs(shape, "cuda", seed)["o"] for seed in range(1, 9)]
+    outputs = [spec.make_outputs(shape, "cuda") for _ in given]
+    for o, into in zip(given, outputs, strict=True):  # nothing waits on the host, so that launches follow closely
+        inputs["o"].copy_(o)
+        loaded.run(spec.launch(inputs, into, shape, config))
+    for o, into in zip(given, outputs, strict=True):
+        expected = spec.make_outputs(shape, "cuda")
+        inputs["o"].copy_(o)
+        torch.cuda.synchronize()
+        loaded.run(spec.launch(inputs, expected, shape, config))
+        for name in expected:
+            assert torch.equal(into[name].view(torch.uint8), expected[name].view(torch.uint8)), name
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -1,36 +1,40 @@
 """`fused_inv_rope_fp8_quant`: its reference against scalar arithmetic, its implementations in Triton's interpreter."""
 
 import ast
+import re
 from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreted import Job, agreements, tile_or
 from kernel_examples import copy_kernel
+from triton.compiler import ASTSource
 
 from tuner.catalog import Bounds
 from tuner.catalog.kernels import load_kernel
 from tuner.compile.module import load_variant
-from tuner.compile.specialization import bind
+from tuner.compile.specialization import bind, gpu_target, meta_launch
 from tuner.errors import UserError
 from tuner.processes import WorkerPool
-from tuner.records import DEFAULT_TARGET, Config, FrozenMapping, Shape
+from tuner.records import DEFAULT_TARGET, OPTION_NAMES, Config, FrozenMapping, Shape, Variant
 from tuner.verify.agreement import compare, poison
 
 NAME = "fused_inv_rope_fp8_quant"
 TILES = (
-    {"BLOCK_TOKENS": 1, "BLOCK_HEADS": 1, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 1},
-    {"BLOCK_TOKENS": 1, "BLOCK_HEADS": 8, "TOKEN_TILES": 4, "LOAD_STAGES": 2, "HEADS_FIRST": 1},
-    {"BLOCK_TOKENS": 4, "BLOCK_HEADS": 2, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 0},
-    {"BLOCK_TOKENS": 2, "BLOCK_HEADS": 16, "TOKEN_TILES": 2, "LOAD_STAGES": 3, "HEADS_FIRST": 0},
-    {"BLOCK_TOKENS": 16, "BLOCK_HEADS": 4, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 1},
+    {"BLOCK_TOKENS": 1, "BLOCK_HEADS": 1, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 1, "LAST_FIRST": 0},
+    {"BLOCK_TOKENS": 1, "BLOCK_HEADS": 8, "TOKEN_TILES": 4, "LOAD_STAGES": 2, "HEADS_FIRST": 1, "LAST_FIRST": 1},
+    {"BLOCK_TOKENS": 4, "BLOCK_HEADS": 2, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 0, "LAST_FIRST": 0},
+    {"BLOCK_TOKENS": 2, "BLOCK_HEADS": 16, "TOKEN_TILES": 2, "LOAD_STAGES": 3, "HEADS_FIRST": 0, "LAST_FIRST": 1},
+    {"BLOCK_TOKENS": 16, "BLOCK_HEADS": 4, "TOKEN_TILES": 1, "LOAD_STAGES": 1, "HEADS_FIRST": 1, "LAST_FIRST": 1},
 )
 # Under the other releases too: a walk over tiles. A tile without one is interpreted there in tests/verify.
 WALK = TILES[1]
@@ -381,6 +385,27 @@ def test_edges_need_no_compile_of_their_own(name: str, tokens: int) -> None:
     assert len(keys) == 1
 
 
+# --- the machine code
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("parameters", [TILES[2], WALK], ids=["one tile", "a walk"])
+def test_a_kernel_that_starts_early_waits_before_its_first_access(parameters: Mapping[str, int]) -> None:
+    kernel = load_kernel(NAME)
+    shape = kernel.spec.shape({"num_tokens": 64, "num_heads": 16, "n_groups": 2})
+    config = Config("tile", FrozenMapping(parameters), FrozenMapping(num_warps=4, launch_pdl=1))
+    loaded = load_variant(kernel, variant := Variant(NAME, config))
+    call = bind(loaded, meta_launch(kernel, variant, shape).arguments, DEFAULT_TARGET)
+    source = ASTSource(loaded.function, call.signature, call.constexprs, call.attributes)
+    compiled = triton.compile(source, target=gpu_target(DEFAULT_TARGET), options=call.options.__dict__)
+    accesses = r"griddepcontrol\.\w+|\b(?:ld|st)\.(?:relaxed\.)?global|cp\.async\.c[ag]"
+    order = [kind for kind, _ in groupby(re.findall(accesses, compiled.asm["ptx"]))]
+    assert compiled.metadata.launch_pdl
+    assert order[0] == "griddepcontrol.wait"
+    assert order.count("griddepcontrol.wait") == 1
+    assert order.index("griddepcontrol.launch_dependents") < order.index("st.global")
+
+
 # --- the spec
 
 
@@ -393,7 +418,8 @@ def test_launch_covers_the_signature(name: str) -> None:
     inputs, outputs = kernel.spec.make_inputs(shape, "meta", 0), kernel.spec.make_outputs(shape, "meta")
     parameters = TILES[2] if name == "tile" else {}
     launch = kernel.spec.launch(inputs, outputs, shape, Config(name, FrozenMapping(parameters)))
-    wanted = [argument.arg for argument in functions[implementation.function].args.args]
+    arguments = [argument.arg for argument in functions[implementation.function].args.args]
+    wanted = [argument for argument in arguments if argument not in OPTION_NAMES]
     assert sorted([*launch.arguments, *implementation.parameters]) == sorted(wanted)
     assert set(implementation.parameters) == set(parameters)
     assert launch.grid == ((5 * 8,) if name == "tile" else (20, 16))

@@ -27,7 +27,7 @@ FUSED, NORM = load_kernel("fused_inv_rope_fp8_quant"), load_kernel("rms_norm")
 TILE = {
     FUSED.name: Config(
         "tile",
-        FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=4, TOKEN_TILES=2, LOAD_STAGES=1, HEADS_FIRST=1),
+        FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=4, TOKEN_TILES=2, LOAD_STAGES=1, HEADS_FIRST=1, LAST_FIRST=0),
         FrozenMapping(num_warps=4, num_stages=1),
     ),
     NORM.name: Config(

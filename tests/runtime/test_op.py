@@ -34,7 +34,7 @@ FP8 = torch.float8_e4m3fn
 # Large tiles: the interpreter's time is that of its programs.
 INTERPRETED = {
     FUSED.name: Config(
-        "tile", FrozenMapping(BLOCK_TOKENS=8, BLOCK_HEADS=4, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0)
+        "tile", FrozenMapping(BLOCK_TOKENS=8, BLOCK_HEADS=4, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0, LAST_FIRST=0)
     ),
     NORM.name: Config("tile", FrozenMapping(BLOCK_ROWS=4, BLOCK_COLUMNS=16384, ROW_TILES=1, LOAD_STAGES=1, STREAM=0)),
 }

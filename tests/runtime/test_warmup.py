@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("caches")]
 FUSED = load_kernel("fused_inv_rope_fp8_quant")
 TILE = Config(
     "tile",
-    FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0),
+    FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0, LAST_FIRST=0),
     FrozenMapping(num_warps=4, num_stages=1),
 )
 MARKED = Variant(FUSED.name, TILE, SpecializationSet.of(["num_tokens", "scale_stride_block"]))

@@ -27,7 +27,9 @@ SHAPES = tuple(
 )
 TILE = ImplementationSpace(
     "tile",
-    FrozenMapping(BLOCK_TOKENS=(1,), BLOCK_HEADS=(4,), TOKEN_TILES=(1,), LOAD_STAGES=(1,), HEADS_FIRST=(0,)),
+    FrozenMapping(
+        BLOCK_TOKENS=(1,), BLOCK_HEADS=(4,), TOKEN_TILES=(1,), LOAD_STAGES=(1,), HEADS_FIRST=(0,), LAST_FIRST=(0,)
+    ),
     FrozenMapping(num_warps=(4,), num_stages=(1,)),
 )
 SPACE = SearchSpace(

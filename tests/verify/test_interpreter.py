@@ -16,7 +16,9 @@ pytestmark = pytest.mark.triton
 FUSED = load_kernel("fused_inv_rope_fp8_quant")
 TILE = Variant(
     FUSED.name,
-    Config("tile", FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0)),
+    Config(
+        "tile", FrozenMapping(BLOCK_TOKENS=2, BLOCK_HEADS=2, TOKEN_TILES=1, LOAD_STAGES=1, HEADS_FIRST=0, LAST_FIRST=0)
+    ),
 )
 TIMEOUT_S = 200.0
 NUMBERS = 1 << 16

@@ -38,7 +38,7 @@ def emit(
     Example:
 
         tuner emit fused_inv_rope_fp8_quant --set BLOCK_TOKENS=4 --set BLOCK_HEADS=2 --set TOKEN_TILES=1 \\
-            --set LOAD_STAGES=1 --set HEADS_FIRST=1 --set num_warps=4 --do-not-specialize num_tokens
+            --set LOAD_STAGES=1 --set HEADS_FIRST=1 --set LAST_FIRST=0 --set num_warps=4 --do-not-specialize num_tokens
     """
     from tuner.compile.module import emit_variant
 
