@@ -9,7 +9,7 @@ import pytest
 from tuner.measure.benchmark import Samples
 from tuner.measure.device import Faulty
 from tuner.processes import Failure
-from tuner.records import Config, Shape, SpecializationSet, Speedup, Status, Variant
+from tuner.records import Config, L2State, Shape, SpecializationSet, Speedup, Status, Variant
 from tuner.specialize import timing
 from tuner.specialize.workbench import Pair
 
@@ -71,7 +71,7 @@ def test_the_ratio_is_time_with_the_marks_over_time_without(monkeypatch: pytest.
     assert (second.low < 1.2) and (second.high > 1.3)
     assert second.median == pytest.approx((1.2 * 1.25 * 1.3) ** (1 / 3))
     # Shape after shape in each process, L2 warm, with inputs of its own.
-    assert processes.asked == [(number, size, False, number) for number in range(3) for size in (1, 2)]
+    assert processes.asked == [(number, size, L2State.WARM, number) for number in range(3) for size in (1, 2)]
 
 
 def test_a_pair_whose_rounds_disagree_has_a_fourth_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from tuner.measure.benchmark import Samples
 from tuner.measure.device import Faulty, time_alternately
 from tuner.measure.statistics import paired_ratio, settled, speedup_over_processes
 from tuner.processes import Failure, WorkerPool, result
-from tuner.records import Speedup
+from tuner.records import L2State, Speedup
 from tuner.specialize.workbench import Pair
 
 PROCESSES = 3
@@ -45,7 +45,7 @@ def _timed(
     pool: WorkerPool, folder: Path, pairs: Sequence[Pair], seed: int
 ) -> Iterator[tuple[Pair, Samples | Failure]]:
     for pair in pairs:
-        job = (folder, [pair.unmarked, pair.marked], pair.shape, False, seed)
+        job = (folder, [pair.unmarked, pair.marked], pair.shape, L2State.WARM, seed)
         samples = result(pool.submit(time_alternately, *job, timeout_s=_TIMEOUT_S))
         if isinstance(samples, Faulty):
             samples = samples.failure
