@@ -40,10 +40,11 @@ import torch
 import tuner
 from tuner.catalog import Kernel, Tensors, load_kernel
 from tuner.compile.module import load_variant
+from tuner.measure.benchmark import Samples
 from tuner.measure.environment import device_environment
 from tuner.measure.race import alternate
 from tuner.measure.statistics import paired_ratio, ratio_uncertainty, summarize
-from tuner.measure.written import behind, beyond, write_again
+from tuner.measure.written import behind, own, writing
 from tuner.records import Config, FrozenMapping, L2State, Shape, SpecializationSet, Variant
 
 KERNEL = "fused_inv_rope_fp8_quant"
@@ -148,11 +149,11 @@ def _alternated(launches: Mapping[Any, Launches]) -> Times:
 
 def _behind_writing(launches: Mapping[str, Launches], written: Mapping[str, Sequence[torch.Tensor]]) -> Times:
     """What each one's first launch adds to the time of writing its inputs; what writes the same is timed once."""
-    writes = {tuple(map(id, tensors)): write_again(tensors) for tensors in written.values()}
     key = {name: tuple(map(id, tensors)) for name, tensors in written.items()}
+    writes = {key[name]: writing(tensors) for name, tensors in written.items()}
     arms: dict[Any, Launches] = {name: [behind(writes[key[name]], each[0])] for name, each in launches.items()}
     times = _alternated({**arms, **{each: [write] for each, write in writes.items()}})
-    return {name: beyond(times[name], times[key[name]]) for name in launches}
+    return {name: own(Samples([times[name], times[key[name]]], None)).times_us[0] for name in launches}
 
 
 def compared(samples: Mapping[str, Sequence[float]]) -> Row:

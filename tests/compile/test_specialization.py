@@ -45,6 +45,16 @@ def test_compiles_over_serving_sizes(config: Config, marks: list[str], count: in
         assert bind(load_variant(FUSED, variant), arguments, CUDA).key == key
 
 
+@pytest.mark.parametrize("target", ["cuda:80", "hip:gfx942"])
+def test_an_option_that_is_off_is_not_passed_where_it_may_be_unknown(target: str) -> None:
+    config = Config(TILE.implementation, TILE.parameters, FrozenMapping({**TILE.options, "launch_pdl": 0}))
+    variant = Variant(FUSED.name, config)
+    arguments = meta_launch(
+        FUSED, variant, FUSED.spec.shape({"num_tokens": 4, "num_heads": 8, "n_groups": 1})
+    ).arguments
+    bind(load_variant(FUSED, variant), arguments, Target.parse(target))
+
+
 def test_a_shape_that_launches_nothing_reaches_no_key() -> None:
     empty = SCALE.spec.shape({"num_rows": 0})
     assert reachable_keys(SCALE, scale_rows_variant(), [empty], CUDA) == {}

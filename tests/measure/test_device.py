@@ -11,6 +11,7 @@ import torch
 
 from tuner.catalog import Dimension, Implementation, Kernel, KernelSpec, Launch, Tensors
 from tuner.compile.module import LoadedVariant
+from tuner.errors import UnknownNameError
 from tuner.measure import device
 from tuner.measure.benchmark import Samples
 from tuner.measure.device import Checked, DeviceJob, Faulty, check_and_time, check_at, shape_bench, time_alternately
@@ -58,6 +59,7 @@ class Bench:
     made: list[tuple[str, int]] = field(default_factory=list)
     references: int = 0
     sets: Sequence[Sequence[Launches]] = ()
+    behind_writing: bool = False
     live: list[tuple["weakref.ref[Any]", int]] = field(default_factory=list)
 
     def maker(self, name: str, factor: float) -> Callable[[Shape, str, int], Tensors]:
@@ -71,9 +73,9 @@ class Bench:
         self.references += 1
         return {"y": inputs["x"] * 2}
 
-    def alternate(self, sets: Sequence[Sequence[Launches]]) -> Samples:
-        self.sets = sets
-        return Samples([[14.0 - place] for place in range(len(sets[0]))], None)
+    def alternate(self, sets: Sequence[Sequence[Launches]], writing: bool = False) -> Samples:
+        self.sets, self.behind_writing = sets, writing
+        return Samples([[1.0] for _ in sets[0]], None)
 
     def bench(self, count: int) -> "weakref.ref[Any]":
         """The bench of a shape, which takes memory for as long as it lives."""
@@ -178,43 +180,61 @@ def test_where_buffers_lie_does_not_matter_far_beyond_the_cache(
     assert len(bench.sets) == 1
 
 
-def test_the_time_of_a_launch_behind_its_writer_is_what_it_adds_to_the_writing(bench: Bench) -> None:
-    samples = time_alternately(FOLDER, [RIGHT, OTHER], SHAPE, L2State.WRITTEN, 3, placements=2)
-    assert isinstance(samples, Samples)
-    assert samples.times_us == [[14.0 - 12.0], [13.0 - 12.0]]  # the third of the times is that of the writing
-    buffers = shape_bench(FOLDER, SHAPE, 3).buffers
-    for (inputs, outputs), arms in zip(buffers, bench.sets, strict=True):
-        versions = []
+def test_launches_behind_a_writer_leave_alone_what_is_checked(bench: Bench) -> None:
+    time_alternately(FOLDER, [RIGHT, OTHER], SHAPE, L2State.WRITTEN, 3, placements=2)
+    assert bench.behind_writing
+    checked, *timed = shape_bench(FOLDER, SHAPE, 3).buffers
+    assert len(timed) == len(bench.sets) == 2
+    before = checked[0]["x"]._version
+    for (inputs, outputs), arms in zip(timed, bench.sets, strict=True):
+        seen = []
         for (launch,) in arms:
             outputs["y"].fill_(-1)
-            before = inputs["x"]._version
+            version = inputs["x"]._version
             launch()
-            versions.append((inputs["x"]._version - before, (outputs["y"] == 2 * inputs["x"]).all().item()))
-        assert versions == [(1, True), (1, True), (1, False)]
+            seen.append((inputs["x"]._version - version, (outputs["y"] == 2 * inputs["x"]).all().item()))
+        assert seen == [(1, True), (1, True), (1, False)]  # the last arm is the writing alone
+    assert checked[0]["x"]._version == before
+
+
+def test_an_input_that_the_kernel_lacks_cannot_be_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = bench.kernel()
+    wrong = replace(kernel, spec=replace(kernel.spec, written_inputs=("xs",)))
+    monkeypatch.setattr(device, "load_folder", lambda folder: wrong)
+    with pytest.raises(UnknownNameError, match="written_inputs of double 'xs'"):
+        time_alternately(FOLDER, [RIGHT], SHAPE, L2State.WRITTEN, 3)
 
 
 def test_a_candidate_behind_its_writer_races_a_leader_that_is_so_too(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raced: list[tuple[Launches, Any]] = []
+    raced: list[tuple[Any, Any]] = []
 
-    def race(launches: Launches, leader: Any) -> Raced:
-        raced.append((launches, leader))
-        return Raced([9.0, 9.0, 10.0], None, dropped=False)
+    def race(launches: Launches, leader: Any, writing: Any) -> Raced:
+        raced.append((leader, writing))
+        return Raced([2.0, 2.0, 3.0], None, dropped=False)
 
     monkeypatch.setattr(device, "race", race)
-    monkeypatch.setattr(device, "alternate", lambda candidates: Samples([[7.0, 8.0, 7.0]], None))
+    monkeypatch.setattr(device, "sample", lambda timed, rounds: Samples([[7.0, 8.0, 7.0]], None))
     for name in ("warm_up", "probe", "prepare"):
         monkeypatch.setattr(device, name, lambda launches: launches)
     job = DeviceJob(FOLDER, RIGHT, SHAPE, L2State.WRITTEN, 3, leader=(OTHER, 1.5))
-    found = check_and_time(job)
-    assert isinstance(found, Checked)
-    assert found.timing.median_us == 9.0 - 7.0
-    ((_, leader),) = raced
-    assert leader.known_us == 1.5 + 7.0
-    warm = check_and_time(replace(job, l2=L2State.WARM))
-    assert isinstance(warm, Checked)
-    assert (warm.timing.median_us, raced[1][1].known_us) == (9.0, 1.5)
+    for each in (job, replace(job, l2=L2State.WARM), replace(job, leader=None)):
+        found = check_and_time(each)
+        assert isinstance(found, Checked)
+        assert found.timing.median_us == 2.0
+    (behind, writing), (alone, nothing), (no_leader, again) = raced
+    assert (behind.known_us, alone.known_us, no_leader) == (1.5 + 7.0, 1.5, None)
+    assert (nothing, again is writing is shape_bench(FOLDER, SHAPE, 3).timed_writing) == (None, True)
+
+
+def test_work_that_runs_out_of_memory_is_done_again_without_other_benches(bench: Bench) -> None:
+    other = bench.bench(1)
+    found = check_at(FOLDER, OUT_OF_MEMORY, SHAPE, 3)
+    assert isinstance(found, Failure)
+    assert found.status is Status.OUT_OF_RESOURCES
+    assert other() is None
+    assert bench.made.count(("random", 3)) == 2
 
 
 # What is kept.
@@ -222,7 +242,7 @@ def test_a_candidate_behind_its_writer_races_a_leader_that_is_so_too(
 
 def test_benches_that_fit_stay_however_often_they_take_turns(bench: Bench) -> None:
     """Together they leave less than half of the memory."""
-    bench.total_bytes = 7 * 10 * GIB + device._RESERVED_BYTES
+    bench.total_bytes = device._BYTES_PER_MOVED * 10 * GIB + device._RESERVED_BYTES
     first = [bench.bench(count) for count in (1, 2, 3, 4)]
     for _ in range(2):
         assert [bench.bench(count)() for count in (1, 2, 3, 4)] == [each() for each in first]
@@ -230,7 +250,7 @@ def test_benches_that_fit_stay_however_often_they_take_turns(bench: Bench) -> No
 
 
 def test_those_unused_for_longest_give_way_and_no_more_of_them_than_needed(bench: Bench) -> None:
-    bench.total_bytes = 7 * 10 * GIB + device._RESERVED_BYTES
+    bench.total_bytes = device._BYTES_PER_MOVED * 10 * GIB + device._RESERVED_BYTES
     benches = {count: bench.bench(count) for count in (1, 3, 2, 4)}
     bench.bench(1)
     bench.bench(5)  # takes as much as 3 and 2
@@ -238,13 +258,13 @@ def test_those_unused_for_longest_give_way_and_no_more_of_them_than_needed(bench
 
 
 def test_a_bench_too_large_for_the_memory_is_alone(bench: Bench) -> None:
-    bench.total_bytes = 7 * 10 * GIB
+    bench.total_bytes = device._BYTES_PER_MOVED * 10 * GIB
     benches = [bench.bench(count) for count in (1, 2, 20)]
     assert [each() is not None for each in benches] == [False, False, True]
 
 
 def test_what_torch_keeps_without_need_is_given_back_before_a_bench_is_dropped(bench: Bench) -> None:
-    bench.total_bytes = 7 * 10 * GIB + device._RESERVED_BYTES
+    bench.total_bytes = device._BYTES_PER_MOVED * 10 * GIB + device._RESERVED_BYTES
     first = bench.bench(5)
     bench.unused_bytes = GIB
     bench.bench(4)

@@ -183,6 +183,39 @@ def test_the_leaders_known_time_is_the_gauge_of_the_clocks(gpu: NewGpu) -> None:
     assert made.done == [("warm up", leader.timed.run, 10.0), ("prepare", launch, leader.timed)]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_own_time_of_a_candidate_behind_its_writer_must_be_known(gpu: NewGpu, alone: bool) -> None:
+    """The whole is known to 0.2% long before that is."""
+    for noise, rounds in ((0.0, 32), (0.002, 128)):
+        made = gpu(drift=0.0)
+        writing = Timed(made.launches(90.0, 0.0)[0], 20)
+        leader = None if alone else made.leader(100.5, noise)
+        raced = race(made.launches(100.0, noise), leader, writing=writing)
+        assert len(raced.samples_us) == rounds
+        assert float(np.median(raced.samples_us)) == pytest.approx(10.0, rel=0.05)
+        assert uncertainty([90.0 + each for each in raced.samples_us]) <= 0.002
+
+
+def test_what_decides_a_loss_sees_own_times(gpu: NewGpu) -> None:
+    def lost(candidate_us: Sequence[float], leader_us: Sequence[float]) -> bool:
+        assert (candidate_us[0], leader_us[0]) == pytest.approx((30.0, 10.0))
+        return True
+
+    made = gpu(drift=0.0)
+    writing = Timed(made.launches(90.0, 0.0)[0], 20)
+    assert race(made.launches(120.0, 0.0), made.leader(100.0, 0.0), lost, writing).dropped
+
+
+def test_ratios_of_own_times_end_the_alternation_and_each_set_has_its_own_writing(gpu: NewGpu) -> None:
+    for noise, rounds in ((0.0, 32), (0.0005, 128)):
+        made = gpu(drift=0.0)
+        sets = [[made.launches(us + writing_us, noise) for us in (20.0, 10.0, 0.0)] for writing_us in (90.0, 70.0)]
+        samples = alternate_over(sets, writing=True)
+        assert [len(each) for each in samples.times_us] == [2 * rounds, 2 * rounds]
+        for each, expected in zip(samples.times_us, (20.0, 10.0), strict=True):
+            assert each == pytest.approx([expected] * 2 * rounds, rel=0.05)
+
+
 BATCHES = [
     Conditions(1980, 50),
     Conditions(1700, 52, ("power cap",)),

@@ -115,14 +115,6 @@ def test_each_limit_can_be_the_one_that_counts() -> None:
     assert time_us(crowded, 10_000, 4, 200_000, 0, H100) > time_us(SMALL, 10_000, 4, 200_000, 0, H100) * 1.5
 
 
-def test_an_early_start_hides_the_start_and_nothing_else() -> None:
-    launch = SMALL, 10_000, 4, 10**8, 0, H100
-    early, late = estimate(*launch, starts_early=True), estimate(*launch)
-    assert early is not None
-    assert late is not None
-    assert late.median_us - early.median_us == pytest.approx(DEVICE_MODELS["cuda:90"].start_us)
-
-
 def test_a_loop_is_seen_by_its_traffic() -> None:
     """The same code, whose accesses touch a hundredth of its program's bytes, runs a hundred times as long."""
     once = 10_000 * 4 * 32 * 48  # programs, warps, threads, bytes that one thread touches

@@ -65,6 +65,15 @@ def test_inputs_can_only_be_written_where_the_kernel_names_them(tmp_path: Path) 
     assert load_fitting_space(silent, path).l2 is L2State.WARM
 
 
+def test_a_kernel_is_not_started_early_without_the_argument_that_tells_it_so(
+    load: Callable[[str], SearchSpace],
+) -> None:
+    text = SPACE_TEXT.replace("    constraints:", "    options: {launch_pdl: [0, 1]}\n    constraints:")
+    with pytest.raises(SpaceError, match=r"space\.yaml:5: 'rows' of scale_rows has no argument 'launch_pdl'"):
+        load(text)
+    assert load(text.replace("[0, 1]", "[0]")).implementation("rows").options == {"launch_pdl": (0,)}
+
+
 def test_a_constraint_can_use_a_dimension_that_shapes_leave_to_its_default(load: Callable[[str], SearchSpace]) -> None:
     space = load(SPACE_TEXT)
     assert whole_shapes(KERNEL, space, []) == (Shape(num_rows=3, columns=128),)

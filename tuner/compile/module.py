@@ -65,7 +65,8 @@ def _load(text: str, function: str, options: tuple[tuple[str, int], ...]) -> Loa
     spec.loader.exec_module(module)
     if os.environ.get("TRITON_INTERPRET") == "1":
         _unwrap_constants(module)
-    return LoadedVariant(getattr(module, function), {**dict(options), **_FP_FUSION})
+    passed = {name: value for name, value in options if (name, value) != (LAUNCH_PDL, 0)}  # not every target knows it
+    return LoadedVariant(getattr(module, function), {**passed, **_FP_FUSION})
 
 
 def _unwrap_constants(module: ModuleType) -> None:

@@ -89,8 +89,8 @@ def sample(timed: Sequence[Timed], rounds: int) -> Samples:
     """Time each so many times.
 
     Rounds are interleaved and their order turns from round to round, so that clock and temperature drift fall on all
-    alike. Each time comes behind another run of the same, which is not timed; one long launch far exceeds the cache and
-    needs none. The GPU should be warm: see `warm_up`.
+    alike. Each time comes behind another run of the same, which is not timed; one launch that is timed by itself hardly
+    notices what the cache holds. The GPU should be warm: see `warm_up`.
     """
     events = [[(_event(), _event()) for _ in range(rounds)] for _ in timed]
     timed[-1].run()  # the host stays ahead from here on: no event waits for it

@@ -14,11 +14,11 @@ from triton.runtime.errors import OutOfResources
 
 from tuner.catalog import Kernel, Tensors, load_folder
 from tuner.compile.module import load_variant
-from tuner.errors import UserError
-from tuner.measure.benchmark import Samples, Timed, prepare, probe, warm_up
-from tuner.measure.race import Leader, alternate, alternate_over, race
+from tuner.errors import UnknownNameError, UserError
+from tuner.measure.benchmark import Samples, Timed, prepare, probe, sample, warm_up
+from tuner.measure.race import Leader, alternate_over, race
 from tuner.measure.statistics import summarize
-from tuner.measure.written import behind, beyond, write_again
+from tuner.measure.written import behind, writing
 from tuner.processes import Failure
 from tuner.records import Agreement, Conditions, L2State, Shape, Status, Timing, Variant
 from tuner.verify.check import RANDOM, Case, check_cases, make_case, make_edge_cases
@@ -31,8 +31,10 @@ PLACEMENTS = 4
 # Shapes that move more than so many times what the cache holds do not show it.
 _FAR_BEYOND = 4
 # Device memory per byte that a launch moves: about 4.5 to hold three cases, each with its inputs and the lowest and the
-# highest right outputs, and for a moment 2.5 to sum the bits of an input as int64.
-_BYTES_PER_MOVED = 7
+# highest right outputs, 1 for the buffers that are written again, and for a moment 2.5 to sum the bits of an input as
+# int64.
+_BYTES_PER_MOVED = 8
+_WRITING_ROUNDS = 16
 # The float64 temporaries of a reference that works in chunks, those of a comparison, and buffers that keep L2 cold.
 _RESERVED_BYTES = 6 << 30
 _MOST_BENCHES = 64
@@ -102,7 +104,8 @@ class ShapeBench:
     def launches(self, variant: Variant, l2: L2State, placement: int = 0) -> list[Callable[[], None]]:
         """Launches of the variant over one set of buffers, or from that one on as many as keep the L2 cache cold.
 
-        Each comes behind what writes its inputs where the cache is to hold these.
+        Each comes behind what writes its inputs where the cache is to hold these; that changes them, so that the first
+        set of buffers is left to checks.
         """
         loaded, spec = load_variant(self.kernel, variant), self.kernel.spec
         found = [
@@ -113,14 +116,28 @@ class ShapeBench:
         return [behind(self.writing(placement), each) for each in found] if l2 is L2State.WRITTEN else list(found)
 
     def writing(self, placement: int = 0) -> Callable[[], None]:
-        """Writes the inputs of one set of buffers again, as the kernel in front of this one does."""
-        inputs, _ = self._first_buffers(placement + 1)[placement]
-        return write_again([inputs[name] for name in self.kernel.spec.written_inputs])
+        """Writes the inputs of such a set of buffers, as the kernel in front of this one does.
+
+        UserError for an input that the kernel lacks.
+        """
+        ((inputs, _),) = self._rotated(L2State.WRITTEN, placement)
+        spec = self.kernel.spec
+        for name in spec.written_inputs:
+            if name not in inputs:
+                raise UnknownNameError(f"input among written_inputs of {spec.name}", name, inputs)
+        return writing([inputs[name] for name in spec.written_inputs])
+
+    @cached_property
+    def timed_writing(self) -> Timed:
+        """The writing made ready, once for all candidates that come behind it."""
+        launches = [self.writing()]
+        warm_up([probe(launches)])
+        return prepare(launches)
 
     @cached_property
     def writing_us(self) -> float:
-        """How long the writing alone takes."""
-        return median(alternate([[self.writing()]]).times_us[0])
+        """About how long the writing takes: by it a process knows whether its clocks are up."""
+        return median(sample([self.timed_writing], _WRITING_ROUNDS).times_us[0])
 
     def timed_leader(self, variant: Variant, l2: L2State, known_us: float) -> Leader:
         """The leader made ready, once for all candidates that race against it."""
@@ -138,7 +155,8 @@ class ShapeBench:
         spec, wanted = self.kernel.spec, 1
         if l2 is L2State.COLD:
             wanted += _COLD_FACTOR * _l2_bytes() // max(spec.bytes_moved(self.shape), 1)
-        return self._first_buffers(placement + wanted)[placement:]
+        first = placement + (l2 is L2State.WRITTEN)
+        return self._first_buffers(first + wanted)[first:]
 
     def _first_buffers(self, count: int) -> Sequence[tuple[Tensors, Tensors]]:
         spec = self.kernel.spec
@@ -218,10 +236,13 @@ def _check_and_time(job: DeviceJob) -> Checked | Failure:
     agreement = _checked(bench, job.variant)
     if isinstance(agreement, Failure):
         return agreement
-    writing_us = bench.writing_us if job.l2 is L2State.WRITTEN else 0.0
-    leader = bench.timed_leader(job.leader[0], job.l2, job.leader[1] + writing_us) if job.leader else None
-    raced = race(bench.launches(job.variant, job.l2), leader)
-    return Checked(agreement, summarize(beyond(raced.samples_us, [writing_us])), raced.conditions)
+    written = job.l2 is L2State.WRITTEN
+    leader = None
+    if job.leader is not None:
+        variant, own_us = job.leader
+        leader = bench.timed_leader(variant, job.l2, own_us + bench.writing_us if written else own_us)
+    raced = race(bench.launches(job.variant, job.l2), leader, writing=bench.timed_writing if written else None)
+    return Checked(agreement, summarize(raced.samples_us), raced.conditions)
 
 
 def _checked(bench: ShapeBench, variant: Variant, edges: bool = True) -> Agreement | Failure:
@@ -241,13 +262,14 @@ def _time_alternately(bench: ShapeBench, variants: Sequence[Variant], l2: L2Stat
     sets = [[bench.launches(each, l2, number) for each in variants] for number in range(count)]
     if l2 is not L2State.WRITTEN:
         return alternate_over(sets)
-    samples = alternate_over([[*launches, [bench.writing(number)]] for number, launches in enumerate(sets)])
-    *whole_us, writing_us = samples.times_us
-    return Samples([beyond(each, writing_us) for each in whole_us], samples.conditions)
+    return alternate_over([[*each, [bench.writing(number)]] for number, each in enumerate(sets)], writing=True)
 
 
-def _ended(work: Callable[[], R]) -> R | Failure:
-    """What a piece of work on the device returns, or the status in which whatever it raised ends its variant."""
+def _ended(work: Callable[[], R], again: bool = True) -> R | Failure:
+    """What a piece of work on the device returns, or the status in which whatever it raised ends its variant.
+
+    Work that runs out of memory is done once more, without the benches of other shapes.
+    """
     try:
         return work()
     except UserError:
@@ -256,6 +278,9 @@ def _ended(work: Callable[[], R]) -> R | Failure:
         return Failure(Status.OUT_OF_RESOURCES, str(error))
     except torch.OutOfMemoryError as error:
         _benches.clear()
+        if again:
+            torch.cuda.empty_cache()
+            return _ended(work, again=False)
         return Failure(Status.OUT_OF_RESOURCES, str(error))
     except Exception:  # noqa: BLE001 - a launch may raise anything; the session replaces the worker
         return Failure(Status.CRASHED, traceback.format_exc())

@@ -6,6 +6,7 @@ from statistics import median
 
 from tuner.measure.benchmark import Samples, Timed, prepare, probe, sample, warm_up
 from tuner.measure.statistics import ratio_uncertainty, significantly_slower, uncertainty
+from tuner.measure.written import own
 from tuner.records import Conditions
 
 Launches = Sequence[Callable[[], None]]
@@ -37,21 +38,29 @@ class Raced:
     dropped: bool
 
 
-def race(launches: Launches, leader: Leader | None, has_lost: HasLost = significantly_slower) -> Raced:
+def race(
+    launches: Launches,
+    leader: Leader | None,
+    has_lost: HasLost = significantly_slower,
+    writing: Timed | None = None,
+) -> Raced:
     """Time a candidate beside the leader, rounds interleaved, until it has lost or its time is known.
 
     `launches` are the candidate's, taken in turn. Known means to 0.2%, in 32 to 128 rounds. Every 8 rounds
-    `has_lost(candidate_us, leader_us)` is asked.
+    `has_lost(candidate_us, leader_us)` is asked. Where candidate and leader come behind the `writing` of their inputs,
+    its time is taken out.
     """
     if leader is not None:
         warm_up([leader.timed], leader.known_us)
     else:
         warm_up([probe(launches)])
     runners = [leader.timed, prepare(launches, leader.timed)] if leader else [prepare(launches)]
+    runners += [writing] if writing else []
     taken = sample(runners, _LOOK)
     while True:
-        mine = taken.times_us[-1]
-        if leader and has_lost(mine, taken.times_us[0]):
+        times_us = (own(taken) if writing else taken).times_us
+        mine = times_us[-1]
+        if leader and has_lost(mine, times_us[0]):
             return Raced(mine, taken.conditions, dropped=True)
         enough = len(mine) >= _LEAST_ROUNDS and uncertainty(mine) <= _NARROW
         if enough or len(mine) >= _MOST_ROUNDS:
@@ -64,26 +73,30 @@ def alternate(candidates: Sequence[Launches]) -> Samples:
     return alternate_over([candidates])
 
 
-def alternate_over(sets: Sequence[Sequence[Launches]]) -> Samples:
+def alternate_over(sets: Sequence[Sequence[Launches]], writing: bool = False) -> Samples:
     """As `alternate`, with one set of buffers after another: each of `sets` holds all candidates' launches over one.
 
-    After the first the GPU is warm, as the first candidate's time there shows, and a sample's launches are known.
+    After the first the GPU is warm, as the first candidate's time there shows, and a sample's launches are known. With
+    `writing` the candidates come behind the writing of their inputs; it is the last of each set, and its time is taken
+    out.
     """
     first, *others = sets
     warm_up([probe(launches) for launches in first])
     timed = [prepare(launches) for launches in first]
     warm_up(timed)
-    taken = _alternated(timed)
+    taken = _alternated(timed, writing)
+    found = own(taken) if writing else taken
     for candidates in others:
         timed = [prepare(launches, like) for launches, like in zip(candidates, timed, strict=True)]
         warm_up(timed, median(taken.times_us[0]))
-        taken = taken.joined(_alternated(timed))
-    return taken
+        taken = _alternated(timed, writing)
+        found = found.joined(own(taken) if writing else taken)
+    return found
 
 
-def _alternated(timed: Sequence[Timed]) -> Samples:
+def _alternated(timed: Sequence[Timed], writing: bool) -> Samples:
     taken = sample(timed, _LEAST_ROUNDS)
-    while not _ratios_known(taken) and len(taken.times_us[0]) < _MOST_ROUNDS:
+    while not _ratios_known(own(taken) if writing else taken) and len(taken.times_us[0]) < _MOST_ROUNDS:
         taken = taken.joined(sample(timed, _LEAST_ROUNDS))
     return taken
 

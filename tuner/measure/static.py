@@ -10,7 +10,7 @@ Four times bound a launch from below and hide each other, though not fully:
 
 The estimate is their 4-norm, a little over the largest, plus what nothing hides:
 
-    start       of a kernel, which programmatic dependent launch hides behind the kernel in front of it
+    start       of a kernel
     rounds      half a memory latency for each time that a wave asks for as many bytes as its code can at once
     stores      the cycles of each store instruction, which grow as stores narrow
     turns       a share of the memory's time where few programs are at work on a unit and wait at the same time
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from tuner.catalog import KernelSpec
 from tuner.compile.builder import Built
 from tuner.processes import Failure
-from tuner.records import LAUNCH_PDL, Binary, Config, Shape, Status, Target, Timing
+from tuner.records import Binary, Config, Shape, Status, Target, Timing
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,10 @@ def estimate(
     flops: int,
     target: Target,
     repeats: float | None = None,
-    starts_early: bool = False,
 ) -> Timing | None:
     """The estimated time of one launch; None when a program needs more than the device has.
 
-    `repeats`: how often a program runs its code; without it the traffic decides. `starts_early`: by programmatic
-    dependent launch.
+    `repeats`: how often a program runs its code; without it the traffic decides.
     """
     device = device_model(target)
     at_once = programs_at_once(binary, num_warps, target)
@@ -143,7 +141,7 @@ def estimate(
         waves * binary.instructions * runs * _CYCLES_EACH * cycle_us,
     )
     shown_us = (
-        0.0 if starts_early else device.start_us,
+        device.start_us,
         waves * rounds * device.latency_us * _SHOWN_LATENCY,
         warps * sum(binary.store_bytes.values()) * runs * _STORE_CYCLES * cycle_us,
         memory_us * _LOST_ALONE * device.units / at_once,
@@ -160,8 +158,7 @@ def estimate_launch(
     A Failure when a program needs more than the device has; KeyError for a target that has no model.
     """
     binary, warps = built.binary, config.options.get("num_warps", _DEFAULT_WARPS)
-    work, starts_early = (spec.bytes_moved(shape), spec.flops(shape)), bool(config.options.get(LAUNCH_PDL))
-    timing = estimate(binary, programs, warps, *work, target, built.repeats, starts_early)
+    timing = estimate(binary, programs, warps, spec.bytes_moved(shape), spec.flops(shape), target, built.repeats)
     if timing is None:
         needs = f"{binary.registers} registers, {binary.shared_bytes} bytes shared, {warps} warps: too much"
         return Failure(Status.OUT_OF_RESOURCES, needs)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tuner.catalog import Kernel
 from tuner.compile.source import arguments
 from tuner.errors import SpaceError, UserError
-from tuner.records import DimensionValue, FrozenMapping, L2State, Shape, Target, Variant
+from tuner.records import LAUNCH_PDL, DimensionValue, FrozenMapping, L2State, Shape, Target, Variant
 from tuner.search import Method
 from tuner.space import Problem, SearchSpace, load_space
 from tuner.workload import Workload, load_workload
@@ -50,11 +50,19 @@ def load_fitting_space(kernel: Kernel, path: Path | None) -> SearchSpace:
         message = f"l2 is {space.l2}, but the spec of {kernel.name} names no input that is written in front of it."
         hint = "Name it in KernelSpec.written_inputs, or use warm or cold."
         raise space.source.error([Problem(("measurement", "l2"), message, hint)])
+    signatures = {each.name: arguments(kernel.source(each), each.function) for each in spec.implementations}
     space.check(
         {each.name: each.parameters for each in spec.implementations},
-        {each.name: arguments(kernel.source(each), each.function).runtime for each in spec.implementations},
+        {name: signature.runtime for name, signature in signatures.items()},
         dimensions,
     )
+    for each in space.implementations:
+        if 1 in each.options.get(LAUNCH_PDL, ()) and LAUNCH_PDL not in signatures[each.name].constexpr:
+            location = ("implementations", each.name, "options", LAUNCH_PDL)
+            message = (
+                f"{each.name!r} of {kernel.name} has no argument {LAUNCH_PDL!r}: it would not wait for its inputs."
+            )
+            raise space.source.error([Problem(location, message, "Use 0.")])
     return space
 
 
