@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := build/demo
-# The oldest and the newest supported release; the tests that face Triton run under each.
-TRITON_RELEASES := 3.6.0 3.9.0
+# The oldest supported release, under which the tests that face Triton run too; the environment has the newest.
+OLDEST_TRITON := 3.6.0
 
-.PHONY: demo test lint test-triton test-gpu wheel clean
+.PHONY: demo test lint test-oldest-triton test-gpu wheel clean
 
 demo: $(INSTALLED)
 	mkdir -p $(DEMO)
@@ -14,8 +14,8 @@ demo: $(INSTALLED)
 	$(BIN)/tuner export-config fused_inv_rope_fp8_quant --db sqlite:///$(DEMO)/tuner.db -o $(DEMO)/winners.json
 	$(BIN)/tuner show fused_inv_rope_fp8_quant --db sqlite:///$(DEMO)/tuner.db
 
-test: lint test-triton
-	$(BIN)/python -m pytest -n 2 -m "not triton and not gpu"
+test: lint test-oldest-triton
+	$(BIN)/python -m pytest -n 2 -m "not gpu"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -23,11 +23,8 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-triton: $(INSTALLED) $(TRITON_RELEASES:%=.triton-releases/%)
-	for release in $(TRITON_RELEASES); do \
-		echo "Triton $$release"; \
-		PYTHONPATH=.triton-releases/$$release $(BIN)/python -m pytest -n 2 -m "triton and not gpu" || exit 1; \
-	done
+test-oldest-triton: $(INSTALLED) .triton-releases/$(OLDEST_TRITON)
+	PYTHONPATH=.triton-releases/$(OLDEST_TRITON) $(BIN)/python -m pytest -n 2 -m "triton and not gpu"
 
 # On a machine with a GPU, in an environment of your own that has torch for it and `pip install -e '.[dev]'`.
 test-gpu:
