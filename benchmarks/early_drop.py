@@ -9,6 +9,7 @@ process and over the same buffers. Then the two winners are timed side by side.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -135,16 +136,17 @@ def time_both_ways(
 def time_all(bench: ShapeBench, variants: Sequence[Variant], l2: L2State, drop: bool) -> Timings:
     """Time the variants one after another, each beside the fastest before it."""
     leader: tuple[int, Leader] | None = None
+    best_us = math.inf
     seconds, rounds = 0.0, 0
     for number, variant in enumerate(variants):
         launches = bench.launches(variant, l2)
         start = time.perf_counter()
-        raced = race(launches, leader and leader[1], significantly_slower if drop else never)
+        raced = race(launches, leader and leader[1], significantly_slower if drop else never, bench.writer(l2))
         seconds += time.perf_counter() - start
         rounds += len(raced.samples_us)
         median_us = summarize(raced.samples_us).median_us
-        if leader is None or median_us < leader[1].known_us:
-            leader = (number, bench.timed_leader(variant, l2, median_us))
+        if median_us < best_us:
+            best_us, leader = median_us, (number, bench.timed_leader(variant, l2, median_us))
     assert leader is not None
     return Timings(seconds, rounds, leader[0])
 

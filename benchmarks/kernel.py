@@ -65,6 +65,7 @@ RATIOS = ("over_baseline", "bound_over_baseline", "over_loop", "share_of_copy", 
 Launches = list[Callable[[], None]]
 Times = dict[Any, list[float]]
 Moving = tuple[list[torch.Tensor], Callable[[], None]]  # what it reads, and its launch
+Written = tuple[list[torch.Tensor], list[str]]  # what is written, and the names of those that read it
 Row = dict[str, Any]
 
 
@@ -123,8 +124,9 @@ def time_shape(kernel: Kernel, shape: Shape, states: Sequence[str]) -> Iterator[
     launches["copy"], launches["stream"] = [launch for _, launch in copies], [launch for _, launch in adds]
     for each in launches.values():
         each[0]()  # compiles and loads, which a graph capture must not do
-    written = {name: [made[0][0][each] for each in kernel.spec.written_inputs] for name in variants}
-    written |= {"copy": copies[0][0], "stream": adds[0][0]}
+    inputs, _ = made[0]
+    written: list[Written] = [([inputs[name] for name in kernel.spec.written_inputs], [*variants])]
+    written += [(copies[0][0], ["copy"]), (adds[0][0], ["stream"])]
     samples_by_count: dict[int, Times] = {}
     for state, count in counts.items():
         if state == L2State.WRITTEN:
@@ -147,13 +149,17 @@ def _alternated(launches: Mapping[Any, Launches]) -> Times:
     return dict(zip(launches, alternate(list(launches.values())).times_us, strict=True))
 
 
-def _behind_writing(launches: Mapping[str, Launches], written: Mapping[str, Sequence[torch.Tensor]]) -> Times:
-    """What each one's first launch adds to the time of writing its inputs; what writes the same is timed once."""
-    key = {name: tuple(map(id, tensors)) for name, tensors in written.items()}
-    writes = {key[name]: writing(tensors) for name, tensors in written.items()}
-    arms: dict[Any, Launches] = {name: [behind(writes[key[name]], each[0])] for name, each in launches.items()}
-    times = _alternated({**arms, **{each: [write] for each, write in writes.items()}})
-    return {name: own(Samples([times[name], times[key[name]]], None)).times_us[0] for name in launches}
+def _behind_writing(launches: Mapping[str, Launches], written: Sequence[Written]) -> Times:
+    """What each one's first launch adds to the time of writing its inputs."""
+    arms, writes = dict[Any, Launches](), dict[Any, Launches]()
+    for number, (tensors, names) in enumerate(written):
+        write = writing(tensors)
+        arms |= {name: [behind(write, launches[name][0])] for name in names}
+        writes[number] = [write]
+    times, found = _alternated(arms | writes), Times()
+    for number, (_, names) in enumerate(written):
+        found |= zip(names, own(Samples([times[each] for each in (*names, number)], None)).times_us, strict=True)
+    return found
 
 
 def compared(samples: Mapping[str, Sequence[float]]) -> Row:

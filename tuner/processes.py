@@ -70,13 +70,13 @@ class WorkerPool:
         pool = self._new_pool()
         self._spares.append(pool)
         if self._spare_module:
-            self._load(pool, self._spare_module)
+            self._load_into(pool, self._spare_module)
 
     def load(self, module: str) -> None:
         """Let the workers begin to import a module that jobs will need."""
-        self._load(self._pool, module)
+        self._load_into(self._pool, module)
 
-    def _load(self, pool: Any, module: str) -> None:
+    def _load_into(self, pool: Any, module: str) -> None:
         for _ in range(self._workers):
             pool.schedule(_load, args=[module])
 

@@ -52,7 +52,9 @@ def test_an_option_that_is_off_is_not_passed_where_it_may_be_unknown(target: str
     arguments = meta_launch(
         FUSED, variant, FUSED.spec.shape({"num_tokens": 4, "num_heads": 8, "n_groups": 1})
     ).arguments
-    bind(load_variant(FUSED, variant), arguments, Target.parse(target))
+    loaded = load_variant(FUSED, variant)
+    assert loaded.options == load_variant(FUSED, Variant(FUSED.name, TILE)).options
+    assert bind(loaded, arguments, Target.parse(target)).options.num_warps == 4
 
 
 def test_a_shape_that_launches_nothing_reaches_no_key() -> None:

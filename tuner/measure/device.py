@@ -130,22 +130,22 @@ class ShapeBench:
     @cached_property
     def timed_writing(self) -> Timed:
         """The writing made ready, once for all candidates that come behind it."""
-        launches = [self.writing()]
-        warm_up([probe(launches)])
-        return prepare(launches)
+        return _ready([self.writing()])
 
     @cached_property
     def writing_us(self) -> float:
         """About how long the writing takes: by it a process knows whether its clocks are up."""
         return median(sample([self.timed_writing], _WRITING_ROUNDS).times_us[0])
 
+    def writer(self, l2: L2State) -> Timed | None:
+        """What is timed beside launches that come behind it; None where nothing is written in front of them."""
+        return self.timed_writing if l2 is L2State.WRITTEN else None
+
     def timed_leader(self, variant: Variant, l2: L2State, known_us: float) -> Leader:
-        """The leader made ready, once for all candidates that race against it."""
+        """The leader, whose own time is known, made ready once for all candidates that race against it."""
         if self.leader is None or self.leader[:2] != (variant, l2):
-            launches = self.launches(variant, l2)
-            warm_up([probe(launches)])
-            self.leader = (variant, l2, prepare(launches))
-        return Leader(self.leader[2], known_us)
+            self.leader = (variant, l2, _ready(self.launches(variant, l2)))
+        return Leader(self.leader[2], known_us + (self.writing_us if self.writer(l2) else 0.0))
 
     def one_placement(self, l2: L2State) -> bool:
         """Whether one set of buffers is as good as several: launches rotate them anyway, or far exceed the cache."""
@@ -164,6 +164,11 @@ class ShapeBench:
             inputs = spec.make_inputs(self.shape, "cuda", self.seed + len(self.buffers))
             self.buffers.append((inputs, spec.make_outputs(self.shape, "cuda")))
         return self.buffers[:count]
+
+
+def _ready(launches: Sequence[Callable[[], None]]) -> Timed:
+    warm_up([probe(launches)])
+    return prepare(launches)
 
 
 class _Benches:
@@ -236,12 +241,8 @@ def _check_and_time(job: DeviceJob) -> Checked | Failure:
     agreement = _checked(bench, job.variant)
     if isinstance(agreement, Failure):
         return agreement
-    written = job.l2 is L2State.WRITTEN
-    leader = None
-    if job.leader is not None:
-        variant, own_us = job.leader
-        leader = bench.timed_leader(variant, job.l2, own_us + bench.writing_us if written else own_us)
-    raced = race(bench.launches(job.variant, job.l2), leader, writing=bench.timed_writing if written else None)
+    leader = bench.timed_leader(job.leader[0], job.l2, job.leader[1]) if job.leader else None
+    raced = race(bench.launches(job.variant, job.l2), leader, writing=bench.writer(job.l2))
     return Checked(agreement, summarize(raced.samples_us), raced.conditions)
 
 

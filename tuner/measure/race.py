@@ -56,9 +56,10 @@ def race(
         warm_up([probe(launches)])
     runners = [leader.timed, prepare(launches, leader.timed)] if leader else [prepare(launches)]
     runners += [writing] if writing else []
+    net = own if writing else _whole
     taken = sample(runners, _LOOK)
     while True:
-        times_us = (own(taken) if writing else taken).times_us
+        times_us = net(taken).times_us
         mine = times_us[-1]
         if leader and has_lost(mine, times_us[0]):
             return Raced(mine, taken.conditions, dropped=True)
@@ -80,23 +81,28 @@ def alternate_over(sets: Sequence[Sequence[Launches]], writing: bool = False) ->
     `writing` the candidates come behind the writing of their inputs; it is the last of each set, and its time is taken
     out.
     """
+    net = own if writing else _whole
     first, *others = sets
     warm_up([probe(launches) for launches in first])
     timed = [prepare(launches) for launches in first]
     warm_up(timed)
-    taken = _alternated(timed, writing)
-    found = own(taken) if writing else taken
+    taken = _alternated(timed, net)
+    found = net(taken)
     for candidates in others:
         timed = [prepare(launches, like) for launches, like in zip(candidates, timed, strict=True)]
         warm_up(timed, median(taken.times_us[0]))
-        taken = _alternated(timed, writing)
-        found = found.joined(own(taken) if writing else taken)
+        taken = _alternated(timed, net)
+        found = found.joined(net(taken))
     return found
 
 
-def _alternated(timed: Sequence[Timed], writing: bool) -> Samples:
+def _whole(taken: Samples) -> Samples:
+    return taken
+
+
+def _alternated(timed: Sequence[Timed], net: Callable[[Samples], Samples]) -> Samples:
     taken = sample(timed, _LEAST_ROUNDS)
-    while not _ratios_known(own(taken) if writing else taken) and len(taken.times_us[0]) < _MOST_ROUNDS:
+    while not _ratios_known(net(taken)) and len(taken.times_us[0]) < _MOST_ROUNDS:
         taken = taken.joined(sample(timed, _LEAST_ROUNDS))
     return taken
 

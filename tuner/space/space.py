@@ -79,6 +79,12 @@ class ImplementationSpace:
         names = {**shape, **config.parameters, **config.options}
         return all(constraint.holds(names) for constraint in self.constraints)
 
+    def without(self, option: str) -> "ImplementationSpace":
+        """The same without a compile option."""
+        return replace(
+            self, options=FrozenMapping({name: self.options[name] for name in self.options if name != option})
+        )
+
     def rejected_alone(self, constraint: Constraint, shape: Shape) -> int | None:
         """How many configs the constraint by itself rejects at the shape; None when there are too many to count."""
         values = self.values
@@ -199,12 +205,7 @@ class SearchSpace:
         """The space without the compile options that a target lacks."""
         if target.has_launch_pdl:
             return self
-        left = [
-            {name: each.options[name] for name in each.options if name != LAUNCH_PDL} for each in self.implementations
-        ]
-        pairs = zip(self.implementations, left, strict=True)
-        kept = [replace(each, options=FrozenMapping(options)) for each, options in pairs]
-        return replace(self, implementations=tuple(kept))
+        return replace(self, implementations=tuple(each.without(LAUNCH_PDL) for each in self.implementations))
 
     @property
     def size(self) -> int:
