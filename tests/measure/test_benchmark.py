@@ -29,13 +29,13 @@ class FakeDevice:
 
         return run
 
-    def timed(self, name: str, time_us: float, launches: int = 1) -> Timed:
-        return Timed(self.launch(name, time_us * launches), launches)
+    def timed(self, name: str, time_us: float, launches: int = 1, lead: str | None = None) -> Timed:
+        return Timed(self.launch(name, time_us * launches), launches, self.launch(lead, time_us) if lead else None)
 
     def event(self) -> "FakeEvent":
         return FakeEvent(self)
 
-    def capture(self, launches: list[Callable[[], None]], rounds: int) -> Timed:
+    def capture(self, launches: list[Callable[[], None]], rounds: int) -> Callable[[], None]:
         """Like a graph: what is captured runs when it is replayed."""
         self.captured.append(rounds)
 
@@ -45,7 +45,7 @@ class FakeDevice:
                 for launch in launches:
                     launch()
 
-        return Timed(replay, rounds * len(launches))
+        return replay
 
     def synchronize(self) -> None:
         self.work.append("synchronize")
@@ -93,11 +93,21 @@ def test_a_sample_is_the_time_of_one_launch(device: FakeDevice) -> None:
     assert found.times_us[1] == pytest.approx([1500.0] * 5)
 
 
-def test_a_sample_of_several_launches_comes_behind_a_run_of_its_own(device: FakeDevice) -> None:
-    """What the cache holds at its start is then what it leaves itself; a long launch does not care."""
-    found = sample([device.timed("a", 3.0, launches=20), device.timed("b", 1500.0)], 2)
-    assert device.work[:7] == ["b", "a", "a", "b", "b", "a", "a"]
+def test_a_sample_comes_behind_its_lead_which_is_not_timed(device: FakeDevice) -> None:
+    """What the cache holds at its start is then what it leaves itself."""
+    found = sample([device.timed("a", 3.0, launches=20, lead="A"), device.timed("b", 1500.0)], 2)
+    assert device.work[:7] == ["b", "A", "a", "b", "b", "A", "a"]
     assert found.times_us == [pytest.approx([3.0] * 2), pytest.approx([1500.0] * 2)]
+
+
+def test_a_lead_is_each_launch_once(device: FakeDevice) -> None:
+    for names, each_us in (("a", 10.0), ("abc", 10.0), ("abc", 80.0)):
+        lead = prepare([device.launch(name, each_us) for name in names]).lead
+        assert lead is not None
+        device.work.clear()
+        lead()
+        assert "".join(device.work) == names
+    assert prepare([device.launch("a", 600.0)]).lead is None
 
 
 def test_the_conditions_are_those_of_a_gpu_at_work(device: FakeDevice) -> None:
@@ -107,7 +117,7 @@ def test_the_conditions_are_those_of_a_gpu_at_work(device: FakeDevice) -> None:
     assert found.conditions == CONDITIONS
 
 
-@pytest.mark.parametrize(("each_us", "launches"), [(0.5, 100), (10.0, 20), (80.0, 3), (150.0, 2), (999.0, 2)])
+@pytest.mark.parametrize(("each_us", "launches"), [(0.5, 100), (10.0, 20), (80.0, 3), (150.0, 2), (499.0, 2)])
 def test_a_graph_is_long_enough_for_the_events(device: FakeDevice, each_us: float, launches: int) -> None:
     """200 us, but at most 100 launches, and no fewer than those that were probed."""
     timed = prepare([device.launch("a", each_us)])
@@ -118,11 +128,11 @@ def test_a_graph_is_long_enough_for_the_events(device: FakeDevice, each_us: floa
 
 
 def test_a_sample_begins_with_as_many_launches_as_one_that_takes_as_long(device: FakeDevice) -> None:
-    """One capture will do, and growing is left for what is faster than that."""
+    """One capture will do beside that of the lead, and growing is left for what is faster than that."""
     like = prepare([device.launch("a", 10.0)])
-    captured = len(device.captured)
+    device.captured.clear()
     assert prepare([device.launch("b", 11.0)], like).launches == 20
-    assert len(device.captured) == captured + 1
+    assert device.captured == [20, 1]
     assert prepare([device.launch("c", 5.0)], like).launches == 40
 
 

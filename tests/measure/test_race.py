@@ -207,13 +207,13 @@ def test_what_decides_a_loss_sees_own_times(gpu: NewGpu) -> None:
 
 
 def test_ratios_of_own_times_end_the_alternation_and_each_set_has_its_own_writing(gpu: NewGpu) -> None:
-    for noise, rounds in ((0.0, 32), (0.0005, 128)):
+    for noise, rounds in ((0.0, 32), (0.002, 128)):
         made = gpu(drift=0.0)
         sets = [[made.launches(us + writing_us, noise) for us in (20.0, 10.0, 0.0)] for writing_us in (90.0, 70.0)]
         samples = alternate_over(sets, writing=True)
         assert [len(each) for each in samples.times_us] == [2 * rounds, 2 * rounds]
         for each, expected in zip(samples.times_us, (20.0, 10.0), strict=True):
-            assert each == pytest.approx([expected] * 2 * rounds, rel=0.05)
+            assert float(np.median(each)) == pytest.approx(expected, rel=0.01)
 
 
 BATCHES = [

@@ -1,7 +1,7 @@
 """Times launches on the GPU between device events, so that host time stays out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 import torch
@@ -14,8 +14,8 @@ _SAMPLE_US = 200.0
 _LONG_ENOUGH = 0.9
 _MAX_LAUNCHES = 100
 _PROBE_LAUNCHES = 2
-# A launch this long hides the host's work for the next one; it needs no graph.
-_LONG_US = 1000.0
+# A launch this long hides the host's work for the next one, and the start of its sample; it needs no graph.
+_LONG_US = 500.0
 # An idle GPU lowers its clocks and takes up to a second to raise them: warm up until two batches agree.
 _BATCH_US = 10_000.0
 _STEADY_WITHIN = 0.01
@@ -26,10 +26,15 @@ _GAUGE_US = 2_000.0
 
 @dataclass(frozen=True)
 class Timed:
-    """What one sample times: `run` does so many launches, by replaying a CUDA graph or, for a long kernel, directly."""
+    """What one sample times: `run` does so many launches, by replaying a CUDA graph or, for a long kernel, directly.
+
+    `lead` does each of the launches once in front of a sample, so that it finds in the cache what they leave there
+    themselves, not what others left. A long kernel hardly notices and has none.
+    """
 
     run: Callable[[], None]
     launches: int
+    lead: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Samples:
 
 def probe(launches: Sequence[Callable[[], None]]) -> Timed:
     """A few launches, taken in turn, to warm up with; each has run once before, so nothing compiles."""
-    return _captured(launches, max(1, _PROBE_LAUNCHES // len(launches)))
+    rounds = max(1, _PROBE_LAUNCHES // len(launches))
+    return Timed(_captured(launches, rounds), rounds * len(launches))
 
 
 def prepare(launches: Sequence[Callable[[], None]], like: Timed | None = None) -> Timed:
@@ -59,14 +65,15 @@ def prepare(launches: Sequence[Callable[[], None]], like: Timed | None = None) -
     """
     rounds = max(1, (like.launches if like else _PROBE_LAUNCHES) // len(launches))
     while True:
-        timed = _captured(launches, rounds)
-        timed.run()
+        run = _captured(launches, rounds)
+        timed = Timed(run, rounds * len(launches))
+        run()
         sample_us = _elapsed_us([timed])
         each_us = sample_us / timed.launches
         if each_us >= _LONG_US:
             return _one_by_one(launches)
         if sample_us >= _LONG_ENOUGH * _SAMPLE_US or timed.launches >= _MAX_LAUNCHES:
-            return timed
+            return replace(timed, lead=run if rounds == 1 else _captured(launches, 1))
         wanted = min(_SAMPLE_US / each_us, _MAX_LAUNCHES)
         rounds = max(rounds + 1, round(wanted / len(launches)))
 
@@ -76,21 +83,21 @@ def _one_by_one(launches: Sequence[Callable[[], None]]) -> Timed:
     return Timed(lambda: next(in_turn)(), 1)
 
 
-def _captured(launches: Sequence[Callable[[], None]], rounds: int) -> Timed:
+def _captured(launches: Sequence[Callable[[], None]], rounds: int) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(rounds):
             for launch in launches:
                 launch()
-    return Timed(graph.replay, rounds * len(launches))
+    replay: Callable[[], None] = graph.replay
+    return replay
 
 
 def sample(timed: Sequence[Timed], rounds: int) -> Samples:
     """Time each so many times.
 
     Rounds are interleaved and their order turns from round to round, so that clock and temperature drift fall on all
-    alike. Each time comes behind another run of the same, which is not timed; one launch that is timed by itself hardly
-    notices what the cache holds. The GPU should be warm: see `warm_up`.
+    alike. Each time comes behind the launches' own lead, which is not timed. The GPU should be warm: see `warm_up`.
     """
     events = [[(_event(), _event()) for _ in range(rounds)] for _ in timed]
     timed[-1].run()  # the host stays ahead from here on: no event waits for it
@@ -98,8 +105,8 @@ def sample(timed: Sequence[Timed], rounds: int) -> Samples:
         for step in range(len(timed)):
             index = (number + step) % len(timed)
             start, end = events[index][number]
-            if timed[index].launches > 1:
-                timed[index].run()  # so that it finds in the cache what it leaves there itself, not what another left
+            if lead := timed[index].lead:
+                lead()
             start.record()
             timed[index].run()
             end.record()

@@ -19,7 +19,7 @@ from tuner.session.evaluator import Contest, Decision, Rules, Undecided
 from tuner.session.events import FinalStep
 
 # The fastest binaries that are compared to choose one, the processes that compare them, and those that then confirm.
-_FINALISTS = 6
+_FINALISTS = 4
 _CHOOSING_PROCESSES = 3
 _CONFIRMING_PROCESSES = 5
 # Sets of buffers in each process that chooses; three processes have three times as many.
