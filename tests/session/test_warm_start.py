@@ -140,6 +140,26 @@ def test_what_was_given_up_is_compiled_when_it_is_needed(counts: CompileCounts) 
     assert looked.twin(inside) == least(config(1, 1))
 
 
+def test_a_compile_that_is_under_way_when_time_is_up_is_not_stopped(counts: CompileCounts) -> None:
+    """A pool would stop its worker, who would have to start anew. What it gives in the end is known then."""
+    trial = (least(config(1, 1)), SHAPES[0])
+    under_way = late()
+    under_way.set_running_or_notify_cancel()
+    begun = list[Variant]()
+
+    def compile_at(variant: Variant, shape: Shape) -> Any:
+        begun.append(variant)
+        return under_way
+
+    looked = MachineCode(SHAPES, counts, compile_at)
+    under_way.cancel = lambda: pytest.fail("stopped")  # type: ignore[method-assign]
+    assert looked.built([trial], time.monotonic() + 0.01) == {}
+    built = Built(Compilers().binary(CompileJob(KERNEL.folder, *trial, H100)), 8)
+    under_way.set_result(built)
+    assert looked.built([trial]) == {trial: built}
+    assert begun == [trial[0]]
+
+
 def test_without_room_nothing_is_compiled(counts: CompileCounts) -> None:
     compilers = Compilers()
     assert warm_start(request(trials=1), SHAPES, counts, code(counts, compilers), H100) == []

@@ -82,7 +82,7 @@ class MachineCode:
         """What each variant has at its shape; without those that do not compile, or not by `until`."""
         futures = {trial: self._once(*trial) for trial in trials}
         _wait(futures.values(), until)
-        found = {trial: _result(future) for trial, future in futures.items()}
+        found = {trial: _result(future) for trial, future in futures.items() if future.done()}
         return {trial: each for trial, each in found.items() if isinstance(each, Built)}
 
     @property
@@ -105,7 +105,7 @@ class MachineCode:
         return [
             each
             for each in space.implementations
-            if each.name in self._examples and _was_compiled(_result(self._examples[each.name]))
+            if each.name in self._examples and _was_compiled(self._examples[each.name])
         ]
 
     def _example(self, space: ImplementationSpace) -> tuple[Config, list[Shape]] | None:
@@ -164,15 +164,23 @@ def _result(future: "Future[Built | Failure]") -> Built | Failure:
     return result(future)
 
 
-def _was_compiled(found: Built | Failure) -> bool:
+def _was_compiled(future: "Future[Built | Failure]") -> bool:
+    """Whether it is done, and all that failed, if anything, is that the result is too large."""
+    if not future.done():
+        return False
+    found = _result(future)
     return isinstance(found, Built) or found.status is Status.OUT_OF_RESOURCES
 
 
 def _wait(futures: "Iterable[Future[Built | Failure]]", until: float) -> bool:
-    """Whether all are done by then; what is late is given up."""
+    """Whether all are done by then; what has not begun by then is given up.
+
+    What is under way goes on: to stop it would cost its worker a start, just when trials are to be compiled.
+    """
     late = wait(set(futures), timeout=None if until == math.inf else max(0.0, until - time.monotonic())).not_done
     for each in late:
-        each.cancel()
+        if not each.running():
+            each.cancel()
     return not late
 
 
