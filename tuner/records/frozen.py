@@ -29,6 +29,8 @@ class FrozenMapping(Mapping[str, V], Generic[V]):
         return self._hash
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, FrozenMapping):
+            return self._items == other._items
         return self._items == dict(other) if isinstance(other, Mapping) else NotImplemented
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ import operator
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from simpleeval import InvalidExpression, SimpleEval
@@ -109,7 +110,7 @@ class Constraint:
     def holds(self, names: Mapping[str, DimensionValue]) -> bool:
         """Whether it is met; SpaceError for a division by zero, text used as a number or a name without a value."""
         try:
-            return bool(_EVALUATORS.evaluate(self._tree, names))
+            return _holds(self._tree, tuple([(name, names[name]) for name in self.names if name in names]))
         except _ERRORS as error:
             missing = sorted(self.names - names.keys())
             values = ", ".join(f"{name}={names[name]!r}" for name in sorted(self.names & names.keys()))
@@ -124,6 +125,12 @@ class Constraint:
         shown = self.text if len(self.text) <= 120 else self.text[:117] + "..."
         end = "" if message.endswith((".", "?")) else "."
         return SpaceError(f"{place}Constraint {shown!r} {message}{end}", hint=hint)
+
+
+@lru_cache(maxsize=1 << 14)
+def _holds(tree: ast.expr, values: tuple[tuple[str, DimensionValue], ...]) -> bool:
+    """What an expression comes to: spaces are walked once per shape, and most shapes give it the same values."""
+    return bool(_EVALUATORS.evaluate(tree, dict(values)))
 
 
 def _parse(text: str) -> ast.expr:
