@@ -211,7 +211,7 @@ def test_ratios_of_own_times_end_the_alternation_and_each_set_has_its_own_writin
         made = gpu(drift=0.0)
         sets = [[made.launches(us + writing_us, noise) for us in (20.0, 10.0, 0.0)] for writing_us in (90.0, 70.0)]
         samples = alternate_over(sets, writing=True)
-        assert [len(each) for each in samples.times_us] == [2 * rounds, 2 * rounds]
+        assert [len(each) for each in samples.times_us] == [rounds, rounds]  # the two sets share them
         for each, expected in zip(samples.times_us, (20.0, 10.0), strict=True):
             assert float(np.median(each)) == pytest.approx(expected, rel=0.01)
 
@@ -274,13 +274,28 @@ def test_further_buffers_take_over_the_clocks_and_the_size_of_a_sample(gpu: NewG
 def test_over_each_set_of_buffers_all_are_timed_until_their_ratio_is_known_there(gpu: NewGpu) -> None:
     """The middle one is noisy; the last has other times, which do not count as noise."""
     made = gpu(drift=0.0)
-    laws = [((10.0, 0.0), (20.0, 0.0)), ((10.0, NOISY), (20.0, NOISY)), ((12.0, 0.0), (18.0, 0.0))]
-    samples = alternate_over([[made.launches(*law) for law in candidates] for candidates in laws])
-    assert made.batches == [32, 32, 32, 32, 32, 32]
+    quiet, noisy, other = ((10.0, 0.0), (20.0, 0.0)), ((10.0, NOISY), (20.0, NOISY)), ((12.0, 0.0), (18.0, 0.0))
+    samples = alternate_over(
+        [[made.launches(*law) for law in candidates] for candidates in (quiet, noisy, quiet, other)]
+    )
+    assert made.batches == [8, *[8] * 4, 8, 8]  # the sets share 32 to 128 rounds
     first_us, second_us = samples.times_us
-    assert (len(first_us), len(second_us)) == (192, 192)
-    assert first_us[:32] == [10.0] * 32
-    assert (first_us[-32:], second_us[-32:]) == ([12.0] * 32, [18.0] * 32)
+    assert (len(first_us), len(second_us)) == (56, 56)
+    assert first_us[:8] == [10.0] * 8
+    assert (first_us[-8:], second_us[-8:]) == ([12.0] * 8, [18.0] * 8)
+
+
+def test_more_sets_do_not_take_more_rounds(gpu: NewGpu) -> None:
+    """Of each one less is to be known."""
+
+    def rounds(sets: int, seed: int) -> int:
+        made = gpu(seed, drift=0.0)
+        samples = alternate_over([[made.launches(us, 0.004) for us in (20.0, 10.0)] for _ in range(sets)])
+        return len(samples.times_us[0])
+
+    one, four = (float(np.mean([rounds(sets, seed) for seed in range(20)])) for sets in (1, 4))
+    assert 40 < one < 120
+    assert four < 1.1 * one
 
 
 @pytest.mark.parametrize("noises", [(NOISY, 0.0, 0.0), (0.0, NOISY, 0.0), (0.0, 0.0, NOISY)])

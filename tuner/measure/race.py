@@ -1,5 +1,6 @@
 """How long to sample: until the time is known well enough, or the candidate has clearly lost."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -77,21 +78,21 @@ def alternate(candidates: Sequence[Launches]) -> Samples:
 def alternate_over(sets: Sequence[Sequence[Launches]], writing: bool = False) -> Samples:
     """As `alternate`, with one set of buffers after another: each of `sets` holds all candidates' launches over one.
 
-    After the first the GPU is warm, as the first candidate's time there shows, and a sample's launches are known. With
-    `writing` the candidates come behind the writing of their inputs; it is the last of each set, and its time is taken
-    out.
+    The sets share the rounds, for what is to be known is the ratio over all of them. After the first the GPU is warm,
+    as the first candidate's time there shows, and a sample's launches are known. With `writing` the candidates come
+    behind the writing of their inputs; it is the last of each set, and its time is taken out.
     """
     net = own if writing else _whole
     first, *others = sets
     warm_up([probe(launches) for launches in first])
     timed = [prepare(launches) for launches in first]
     warm_up(timed)
-    taken = _alternated(timed, net)
+    taken = _alternated(timed, net, len(sets))
     found = net(taken)
     for candidates in others:
         timed = [prepare(launches, like) for launches, like in zip(candidates, timed, strict=True)]
         warm_up(timed, median(taken.times_us[0]))
-        taken = _alternated(timed, net)
+        taken = _alternated(timed, net, len(sets))
         found = found.joined(net(taken))
     return found
 
@@ -100,13 +101,15 @@ def _whole(taken: Samples) -> Samples:
     return taken
 
 
-def _alternated(timed: Sequence[Timed], net: Callable[[Samples], Samples]) -> Samples:
-    taken = sample(timed, _LEAST_ROUNDS)
-    while not _ratios_known(net(taken)) and len(taken.times_us[0]) < _MOST_ROUNDS:
-        taken = taken.joined(sample(timed, _LEAST_ROUNDS))
+def _alternated(timed: Sequence[Timed], net: Callable[[Samples], Samples], sets: int) -> Samples:
+    """One set's share of the rounds, where there are so many sets: their mean is known better than each of them."""
+    look, narrow = max(_LOOK, _LEAST_ROUNDS // sets), _NARROW * math.sqrt(sets)
+    taken = sample(timed, look)
+    while not _ratios_known(net(taken), narrow) and len(taken.times_us[0]) < _MOST_ROUNDS // sets:
+        taken = taken.joined(sample(timed, look))
     return taken
 
 
-def _ratios_known(taken: Samples) -> bool:
+def _ratios_known(taken: Samples, narrow: float) -> bool:
     first_us, *others_us = taken.times_us
-    return all(ratio_uncertainty(first_us, other_us) <= _NARROW for other_us in others_us)
+    return all(ratio_uncertainty(first_us, other_us) <= narrow for other_us in others_us)

@@ -27,9 +27,9 @@ _CHOOSING_PLACEMENTS = 2
 # Further processes for shapes at which one was lost or did not settle.
 _SUBSTITUTES = 2
 _FEWEST_CONFIRMING = 3
-# What a final takes on an H100, in seconds; a shape took 0.45 before samples came behind a run of their own.
+# What a final takes on an H100, in seconds.
 _PROCESS_S = 2.0
-_SHAPE_S = 0.6
+_SHAPE_S = 0.4
 
 
 class FinalBench(ABC):
