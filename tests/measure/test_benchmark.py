@@ -1,9 +1,14 @@
 """How launches are sampled, on a device whose clock is a number."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
+import torch
 
 from tuner.measure import benchmark
 from tuner.measure.benchmark import Timed, prepare, probe, sample, warm_up
@@ -125,6 +130,27 @@ def test_a_graph_is_long_enough_for_the_events(device: FakeDevice, each_us: floa
     device.work.clear()
     timed.run()
     assert device.work == ["a"] * launches
+
+
+def test_a_graph_keeps_alive_what_its_launches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor that only a launch knows would be freed, and its memory given back, while a graph reads it."""
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+    monkeypatch.setattr("torch.cuda.CUDAGraph", Graph)
+    monkeypatch.setattr("torch.cuda.graph", lambda graph: nullcontext())
+    tensor = torch.zeros(8)
+    alive = weakref.ref(tensor)
+    launches: list[Callable[[], None]] = [partial(tensor.add_, 1)]
+    timed = probe(launches)
+    del tensor, launches
+    gc.collect()
+    assert alive() is not None
+    del timed
+    gc.collect()
+    assert alive() is None
 
 
 def test_a_sample_begins_with_as_many_launches_as_one_that_takes_as_long(device: FakeDevice) -> None:

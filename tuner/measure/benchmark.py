@@ -83,14 +83,24 @@ def _one_by_one(launches: Sequence[Callable[[], None]]) -> Timed:
     return Timed(lambda: next(in_turn)(), 1)
 
 
+@dataclass(frozen=True)
+class _Replay:
+    """Replays a graph of launches and holds these: a graph knows addresses, and keeps nothing that lies there."""
+
+    graph: torch.cuda.CUDAGraph
+    launches: tuple[Callable[[], None], ...]
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
 def _captured(launches: Sequence[Callable[[], None]], rounds: int) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(rounds):
             for launch in launches:
                 launch()
-    replay: Callable[[], None] = graph.replay
-    return replay
+    return _Replay(graph, tuple(launches))
 
 
 def sample(timed: Sequence[Timed], rounds: int) -> Samples:
