@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 from tuner.ranking import fastest
 from tuner.records import Config, Shape, Variant
@@ -14,6 +15,8 @@ from tuner.session.request import RunRequest
 
 # A stage of the search gives each shape so many trials; then shapes try what was best at those beside them.
 _STAGE = 12
+# So many of them in a row: the device may have to make a shape's inputs and the right outputs anew at each return.
+_IN_A_ROW = 4
 # Of the trials at most this share is kept for after the last stage. Then each shape's own best configs are tried under
 # the set that compiles least; with half of the rest the best config of every shape at every other one; and then
 # whatever could make the portfolio smaller. What all that leaves is searched.
@@ -67,13 +70,15 @@ class Exploration:
 
     def _start(self) -> bool:
         """Try what is to be tried first; False when time ran out."""
-        done, wrong, trials = self._ledger.done, self._ledger.wrong, list[Trial]()
-        room = {shape: self._request.trials - len(done[shape]) for shape in self._request.shapes}
+        done, wrong = self._ledger.done, self._ledger.wrong
+        trials: dict[Shape, list[Trial]] = {shape: [] for shape in self._request.shapes}
         for variant, shape in self._first:
-            if room[shape] > 0 and variant not in done[shape] and variant not in wrong:
-                room[shape] -= 1
-                trials.append((variant, shape))
-        return self._evaluate_all(trials)
+            planned = len(done[shape]) + len(trials[shape])
+            if planned < self._request.trials and variant not in done[shape] and variant not in wrong:
+                trials[shape].append((variant, shape))
+        turns = range(0, max(map(len, trials.values())), _IN_A_ROW)
+        in_turn = [each[start : start + _IN_A_ROW] for start in turns for each in trials.values()]
+        return self._evaluate_all(list(chain.from_iterable(in_turn)))
 
     def _search(self, trials: int) -> bool:
         """Evaluate until every shape has so many trials; False when time ran out first."""
@@ -87,7 +92,7 @@ class Exploration:
         def next_trial() -> Trial | None:
             if first:
                 return first.pop(0)
-            for shape in sorted(shapes, key=planned):
+            for shape in sorted(shapes, key=lambda each: planned(each) // _IN_A_ROW):
                 if planned(shape) < trials and shape not in self._exhausted:
                     variant = self._searches[shape].suggest()
                     if variant == baseline:  # already under way

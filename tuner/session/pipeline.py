@@ -9,7 +9,7 @@ from typing import Any
 from tuner.compile.builder import Built, CompileJob, build
 from tuner.processes import Failure, WorkerPool, result
 from tuner.ranking import median_us
-from tuner.records import Evaluation
+from tuner.records import Evaluation, Shape
 from tuner.session.evaluator import Evaluator
 from tuner.session.ledger import Ledger, Trial
 from tuner.session.patience import Patience
@@ -54,6 +54,7 @@ class Pipeline:
         self._waiting: list[_Job] = []
         self._checking: list[_Job] = []
         self._elsewhere: list[Trial] = []
+        self._checked_at: Shape | None = None
 
     def share(self, evaluation: Evaluation) -> None:
         """Let variants to come share what another run found for a binary."""
@@ -80,7 +81,7 @@ class Pipeline:
                 self._abandon()
                 return False
             while self._waiting and len(self._submitted) < self._evaluator.capacity:
-                self._check(self._waiting.pop(0))
+                self._check(self._next_waiting())
             exhausted = exhausted or not self._fill(next_trial)
             if not (self._compiling or self._waiting or self._checking):
                 self._take_over()
@@ -127,6 +128,13 @@ class Pipeline:
             self.sharing.built(job.trial[0], built.binary)
             job.built = built
             self._waiting.append(job)
+
+    def _next_waiting(self) -> _Job:
+        """The first job at the shape that was checked last, whose inputs the device has, or else the first of all."""
+        here = [index for index, job in enumerate(self._waiting) if job.trial[1] == self._checked_at]
+        job = self._waiting.pop(here[0] if here else 0)
+        self._checked_at = job.trial[1]
+        return job
 
     def _check(self, job: _Job) -> None:
         """Begin the check of a built variant, or join the one that speaks for it too."""
