@@ -128,7 +128,7 @@ class FakeBench(FinalBench):
                     self.disqualified.append(decision)
                 case FinalStep():
                     self.steps.append(decision)
-        assert list(found) == [each.baseline.shape for each in contests]
+        assert sorted(found, key=str) == sorted((each.baseline.shape for each in contests), key=str)
         return found
 
     def winner(self, times_us: dict[Variant, float] = EVALUATED_US, rules: Rules = RULES) -> Winner:
@@ -162,6 +162,23 @@ def test_three_processes_choose_one_checks_and_five_confirm() -> None:
         assert isinstance(winner, Winner)
         assert (winner.variant, winner.baseline, winner.shape) == (QUICK, BASELINE, shape)
         assert (winner.environment, winner.source_digest, winner.compiles) == (ENVIRONMENT, "source", 4)
+
+
+def test_a_decision_is_told_before_the_next_shape_is_confirmed() -> None:
+    """A run that is killed in a final keeps what was decided until then."""
+    told = list[Shape]()
+
+    def until_the_last(shape: Shape, number: int) -> None:
+        if (number, shape) == (CONFIRMING[-1], SHAPES[-1]):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        for decision in hold_finals(
+            [contest(shape, EVALUATED_US) for shape in SHAPES], RULES, ENVIRONMENT, FakeBench(steady, until_the_last)
+        ):
+            if isinstance(decision, Winner):
+                told.append(decision.shape)
+    assert told == list(SHAPES[:-1])
 
 
 def test_samples_that_chose_do_not_confirm() -> None:

@@ -85,6 +85,10 @@ class _Final:
     def baseline(self) -> Variant:
         return self.contest.baseline.variant
 
+    @property
+    def is_sure(self) -> bool:
+        return len(self.settled) == _CONFIRMING_PROCESSES
+
 
 def hold_finals(
     contests: Sequence[Contest], rules: Rules, environment: Environment, bench: FinalBench
@@ -107,13 +111,22 @@ def hold_finals(
             final.failure = final.lost or Failure(Status.TIMED_OUT, "the time ran out before the final")
     for checked in _disqualified([final for final in finals if final.failure is None], rules, bench):
         yield checked or steps.same()
+    yield from _confirmed(finals, rules, environment, bench, steps)
+
+
+def _confirmed(
+    finals: Sequence[_Final], rules: Rules, environment: Environment, bench: FinalBench, steps: "_Steps"
+) -> Iterator[Decision]:
+    """Confirm the choices; each decision comes as soon as it is sure, so that a run that is killed keeps it."""
     for number in range(_CHOOSING_PROCESSES, _CHOOSING_PROCESSES + _CONFIRMING_PROCESSES + _SUBSTITUTES):
-        unconfirmed = [each for each in finals if each.failure is None and len(each.settled) < _CONFIRMING_PROCESSES]
-        for final in _restarted(unconfirmed, bench):
+        for final in _restarted([each for each in finals if each.failure is None and not each.is_sure], bench):
             yield from _confirm(final, _choice(final, rules), number, bench)
             yield steps.next()
+            if final.is_sure:
+                yield _decision(final, rules, environment)
     for final in finals:
-        yield _decision(final, rules, environment)
+        if not final.is_sure:
+            yield _decision(final, rules, environment)
 
 
 class _Steps:
