@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -34,6 +35,7 @@ from tuner.session.machine_code import MachineCode
 from tuner.session.warm_start import warm_start
 
 H100 = Target("cuda", "90")
+AT_ONCE = 2
 LEAST = SpecializationSet.of(["num_rows", "row_stride"])
 # The fewer the better; so much decides the estimate at these small shapes.
 INSTRUCTIONS = {config(2, 1): 100, config(4, 2): 200, config(1, 1): 400, config(1, 2): 800, config(2, 2): 1600}
@@ -69,17 +71,7 @@ def code(counts: CompileCounts, compilers: FakeCompilers) -> MachineCode:
         built = Built(compilers.binary(CompileJob(KERNEL.folder, variant, shape, H100)), 8)
         return settled(compilers.fault(variant, shape) or built)
 
-    return MachineCode(SHAPES, counts, compile_at)
-
-
-def late() -> "Future[Any]":
-    """One that never ends, and is cancelled as a pool does it."""
-
-    class Late(Future[Any]):
-        def cancel(self) -> bool:
-            return super().cancel() and self.set_running_or_notify_cancel() is False
-
-    return Late()
+    return MachineCode(SHAPES, counts, compile_at, AT_ONCE)
 
 
 def test_each_shape_gets_its_best_estimates_and_the_best_of_all_shapes_come_first(counts: CompileCounts) -> None:
@@ -118,46 +110,65 @@ def test_a_time_limit_cuts_off_configs_and_not_shapes(counts: CompileCounts) -> 
     def compile_some(variant: Variant, shape: Shape) -> Any:
         begun.append((variant, shape))
         job = CompileJob(KERNEL.folder, variant, shape, H100)
-        return settled(Built(Compilers().binary(job), 8)) if len(begun) <= 1 + 4 else late()  # an example comes first
+        return settled(Built(Compilers().binary(job), 8)) if len(begun) <= 1 + 4 else Future()  # an example comes first
 
-    found = warm_start(request(), SHAPES, counts, MachineCode(SHAPES, counts, compile_some), H100, time.monotonic() + 1)
+    found = warm_start(
+        request(), SHAPES, counts, MachineCode(SHAPES, counts, compile_some, AT_ONCE), H100, time.monotonic() + 1
+    )
     assert {shape: sum(at == shape for _, at in found) for shape in SHAPES} == dict.fromkeys(SHAPES, 2)
 
 
-def test_what_was_given_up_is_compiled_when_it_is_needed(counts: CompileCounts) -> None:
+def test_what_was_lost_with_its_worker_is_compiled_when_it_is_needed(counts: CompileCounts) -> None:
     """The baseline's twin is one of the configs that were looked at when time was up."""
-    waiting, inside = True, dataclasses.replace(BASELINE, config=config(1, 1))
+    begun, inside = list[Future[Any]](), dataclasses.replace(BASELINE, config=config(1, 1))
 
     def compile_at(variant: Variant, shape: Shape) -> Any:
-        if waiting:
-            return late()
         binary = Compilers(lambda each: each.config.label).binary(CompileJob(KERNEL.folder, variant, shape, H100))
-        return settled(Built(binary, 8))
+        begun.append(Future() if len(begun) < len(SHAPES) else settled(Built(binary, 8)))
+        return begun[-1]
 
-    looked = MachineCode(SHAPES, counts, compile_at)
+    looked = MachineCode(SHAPES, counts, compile_at, AT_ONCE)
     assert looked.built([(least(config(1, 1)), shape) for shape in SHAPES], time.monotonic() + 0.01) == {}
-    waiting = False
+    for each in begun:
+        each.cancel()
     assert looked.twin(inside) == least(config(1, 1))
 
 
-def test_a_compile_that_is_under_way_when_time_is_up_is_not_stopped(counts: CompileCounts) -> None:
+def test_a_compile_that_is_under_way_when_time_is_up_goes_on(counts: CompileCounts) -> None:
     """A pool would stop its worker, who would have to start anew. What it gives in the end is known then."""
-    trial = (least(config(1, 1)), SHAPES[0])
-    under_way = late()
-    under_way.set_running_or_notify_cancel()
-    begun = list[Variant]()
+    trial, under_way, begun = (least(config(1, 1)), SHAPES[0]), Future[Any](), list[Variant]()
 
     def compile_at(variant: Variant, shape: Shape) -> Any:
         begun.append(variant)
         return under_way
 
-    looked = MachineCode(SHAPES, counts, compile_at)
-    under_way.cancel = lambda: pytest.fail("stopped")  # type: ignore[method-assign]
+    looked = MachineCode(SHAPES, counts, compile_at, AT_ONCE)
     assert looked.built([trial], time.monotonic() + 0.01) == {}
     built = Built(Compilers().binary(CompileJob(KERNEL.folder, *trial, H100)), 8)
     under_way.set_result(built)
     assert looked.built([trial]) == {trial: built}
     assert begun == [trial[0]]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_no_more_is_under_way_than_the_workers_take(counts: CompileCounts, ends: bool) -> None:
+    """What a pool has beyond that when time is up stands before the trials."""
+    begun, most = list[Future[Any]](), 0
+    trials = [(least(each), shape) for each in INSTRUCTIONS for shape in SHAPES]
+
+    def compile_at(variant: Variant, shape: Shape) -> Any:
+        nonlocal most
+        begun.append(Future())
+        most = max(most, sum(not each.done() for each in begun))
+        if ends:
+            built = Built(Compilers().binary(CompileJob(KERNEL.folder, variant, shape, H100)), 8)
+            threading.Timer(0.01, begun[-1].set_result, [built]).start()
+        return begun[-1]
+
+    looked = MachineCode(SHAPES, counts, compile_at, AT_ONCE)
+    found = looked.built(trials, math.inf if ends else time.monotonic() + 0.05)
+    assert most == AT_ONCE
+    assert (len(begun), len(found)) == ((len(trials), len(trials)) if ends else (AT_ONCE, 0))
 
 
 def test_without_room_nothing_is_compiled(counts: CompileCounts) -> None:
@@ -172,7 +183,7 @@ def test_of_configs_with_the_same_code_and_grid_one_is_proposed(counts: CompileC
 
 
 def test_what_is_not_compiled_in_time_is_not_proposed(counts: CompileCounts) -> None:
-    looked = MachineCode(SHAPES, counts, lambda variant, shape: late())
+    looked = MachineCode(SHAPES, counts, lambda variant, shape: Future(), AT_ONCE)
     assert warm_start(request(), SHAPES, counts, looked, H100, time.monotonic() + 0.01) == []
 
 

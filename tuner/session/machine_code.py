@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,12 +32,17 @@ class Dropped:
 
 
 class MachineCode:
-    """Compiles variants of a run beside each other, each once for every compile key."""
+    """Compiles variants of a run beside each other, each once for every compile key.
 
-    def __init__(self, shapes: Sequence[Shape], counts: CompileCounts, compile_at: Compile) -> None:
+    Where many are asked for, `at_once` are under way at a time, so that what is late does not stand before the trials.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], counts: CompileCounts, compile_at: Compile, at_once: int) -> None:
         self._shapes = shapes
         self._counts = counts
         self._compile_at = compile_at
+        self._at_once = at_once
+        self._under_way: set[Future[Built | Failure]] = set()
         self._begun: dict[tuple[Variant, Hashable], Future[Built | Failure]] = {}
         self._examples: dict[str, Future[Built | Failure]] = {}
 
@@ -80,7 +85,7 @@ class MachineCode:
 
     def built(self, trials: Sequence[Trial], until: float = math.inf) -> dict[Trial, Built]:
         """What each variant has at its shape; without those that do not compile, or not by `until`."""
-        futures = {trial: self._once(*trial) for trial in trials}
+        futures = {trial: self._once(*trial) for trial in trials if self._is_begun(*trial) or self._has_room(until)}
         _wait(futures.values(), until)
         found = {trial: _result(future) for trial, future in futures.items() if future.done()}
         return {trial: each for trial, each in found.items() if isinstance(each, Built)}
@@ -136,9 +141,21 @@ class MachineCode:
 
     def _once(self, variant: Variant, shape: Shape) -> "Future[Built | Failure]":
         name = (variant, self._counts.key(variant, shape))
-        if name not in self._begun or self._begun[name].cancelled():  # one that was late may have more time now
+        if not self._is_begun(variant, shape):
             self._begun[name] = self._compile_at(variant, shape)
+            self._under_way.add(self._begun[name])
         return self._begun[name]
+
+    def _is_begun(self, variant: Variant, shape: Shape) -> bool:
+        """Whether it is; one that was lost with its workers is not."""
+        name = (variant, self._counts.key(variant, shape))
+        return name in self._begun and not self._begun[name].cancelled()
+
+    def _has_room(self, until: float) -> bool:
+        """Whether another compile may begin by then; waits for one to end where there are enough."""
+        if len(self._under_way) >= self._at_once:
+            self._under_way = set(wait(self._under_way, _left_s(until), FIRST_COMPLETED).not_done)
+        return len(self._under_way) < self._at_once and time.monotonic() < until
 
 
 _NO_MARKS = SpecializationSet()
@@ -173,15 +190,13 @@ def _was_compiled(future: "Future[Built | Failure]") -> bool:
 
 
 def _wait(futures: "Iterable[Future[Built | Failure]]", until: float) -> bool:
-    """Whether all are done by then; what has not begun by then is given up.
+    """Whether all are done by then. What is late goes on: to stop it would cost its worker a start."""
+    return not wait(set(futures), _left_s(until)).not_done
 
-    What is under way goes on: to stop it would cost its worker a start, just when trials are to be compiled.
-    """
-    late = wait(set(futures), timeout=None if until == math.inf else max(0.0, until - time.monotonic())).not_done
-    for each in late:
-        if not each.running():
-            each.cancel()
-    return not late
+
+def _left_s(until: float) -> float | None:
+    """Seconds until then, as those who wait take it."""
+    return None if until == math.inf else max(0.0, until - time.monotonic())
 
 
 def _effect(pairs: Sequence[tuple[Binary, Binary]] | None) -> str | None:

@@ -116,7 +116,7 @@ class TuningSession:
         sizes = counted_shapes(request.kernel, request.shapes, request.workload)
         self._counts = CompileCounts(request.kernel, request.space, sizes, evaluator.environment.target)
         self._costs = Costs(request.space.objective, request.space.steps, self._counts.of)
-        self._code = MachineCode(request.shapes, self._counts, self._compile)
+        self._code = MachineCode(request.shapes, self._counts, self._compile, request.jobs)
         self._searches: dict[Shape, Search] = {}
         self._ledger = Ledger(request, store, evaluator.environment, self._learn)
         self._pipeline = Pipeline(request, self._ledger, evaluator, compilers, self._finish)
