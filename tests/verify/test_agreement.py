@@ -67,6 +67,27 @@ def test_equal_bounds_decide_the_bits() -> None:
     assert held(fp8(0x80, 0x80, 0x39, 0x40), bounds) == (3, 1)
 
 
+CODES = st.integers(0, 0xFF).filter(lambda code: code & 0x7F != 0x7F)  # e4m3fn has two NaNs
+
+
+@given(st.lists(st.tuples(CODES, CODES, st.integers(0, 0xFF)), min_size=1, max_size=40))
+def test_bounds_mean_what_they_say(triples: list[tuple[int, int, int]]) -> None:
+    """Element by element: with equal bits these alone are right, or else any number from the one to the other."""
+
+    def number(code: int) -> float:
+        return float(fp8(code).float())
+
+    pairs = [sorted(pair, key=number) for *pair, _ in triples]
+    actual = [code for *_, code in triples]
+    wrong = [
+        code != low if low == high else not number(low) <= number(code) <= number(high)
+        for (low, high), code in zip(pairs, actual, strict=True)
+    ]
+    lows, highs = zip(*pairs, strict=True)
+    undecided = sum(low != high for low, high in pairs)
+    assert held(fp8(*actual), Bounds(fp8(*lows), fp8(*highs))) == (sum(wrong), undecided)
+
+
 def test_zeros_of_both_signs_lie_between_zeros() -> None:
     bounds = Bounds(fp8(0x80, 0x80), fp8(0x00, 0x00))
     assert held(fp8(0x80, 0x00), bounds) == (0, 2)

@@ -31,9 +31,8 @@ PLACEMENTS = 4
 # Shapes that move more than so many times what the cache holds do not show it.
 _FAR_BEYOND = 4
 # Device memory per byte that a launch moves: about 4.5 to hold three cases, each with its inputs and the lowest and the
-# highest right outputs, 1 for the buffers that are written again, and for a moment 2.5 to sum the bits of an input as
-# int64.
-_BYTES_PER_MOVED = 8
+# highest right outputs, and 1 for the buffers that are written again.
+_BYTES_PER_MOVED = 6
 _WRITING_ROUNDS = 16
 # The float64 temporaries of a reference that works in chunks, those of a comparison, and buffers that keep L2 cold.
 _RESERVED_BYTES = 6 << 30

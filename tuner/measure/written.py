@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tuner.measure.benchmark import Samples
-from tuner.verify.agreement import bits
+from tuner.verify.agreement import words
 
 # No launch takes less. A sample that seems to was taken at another clock.
 _LEAST_US = 0.01
@@ -18,7 +18,7 @@ def writing(tensors: Iterable[Tensor]) -> Callable[[], None]:
 
     It has run once, so that a graph can capture it.
     """
-    pairs = [(rows, rows[:1].clone().expand_as(rows)) for rows in map(_integers, tensors)]
+    pairs = [(rows, rows[:1].clone().expand_as(rows)) for rows in map(words, tensors)]
 
     def write() -> None:
         for rows, first in pairs:
@@ -26,16 +26,6 @@ def writing(tensors: Iterable[Tensor]) -> Callable[[], None]:
 
     write()
     return write
-
-
-def _integers(tensor: Tensor) -> Tensor:
-    """The elements as integers: eight or four bytes at a time where they lie so, which is written faster."""
-    for wide in (torch.int64, torch.int32):
-        try:
-            return tensor.view(wide)
-        except RuntimeError:  # sizes, strides or the start are no multiples
-            continue
-    return bits(tensor)
 
 
 def behind(write: Callable[[], None], launch: Callable[[], None]) -> Callable[[], None]:
