@@ -162,6 +162,14 @@ def test_a_sample_begins_with_as_many_launches_as_one_that_takes_as_long(device:
     assert prepare([device.launch("c", 5.0)], like).launches == 40
 
 
+def test_what_is_about_as_long_is_timed_in_the_same_way(device: FakeDevice) -> None:
+    """Alone each of 400 us would have a graph and each of 600 us none."""
+    for like_us, each_us in ((600.0, 400.0), (400.0, 600.0)):
+        like = prepare([device.launch("a", like_us)])
+        assert (prepare([device.launch("b", each_us)], like).lead is None) == (like.lead is None)
+    assert prepare([device.launch("c", 50.0)], prepare([device.launch("a", 5000.0)])).lead is not None
+
+
 def test_launches_over_several_buffers_are_captured_in_whole_rounds(device: FakeDevice) -> None:
     timed = prepare([device.launch(name, 10.0) for name in "abc"])
     assert timed.launches == 21

@@ -253,7 +253,7 @@ def test_what_alternates_is_prepared_on_warm_clocks(gpu: NewGpu) -> None:
     (one,), (two,) = candidates = [made.launches(10.0, QUIET) for _ in range(2)]
     alternate(candidates)
     warm = ("warm up", one, two, None)
-    assert made.done == [warm, ("prepare", one, None), ("prepare", two, None), warm]
+    assert made.done == [warm, ("prepare", one, None), ("prepare", two, Timed(one, 20)), warm]
 
 
 def test_further_buffers_take_over_the_clocks_and_the_size_of_a_sample(gpu: NewGpu) -> None:
@@ -263,7 +263,8 @@ def test_further_buffers_take_over_the_clocks_and_the_size_of_a_sample(gpu: NewG
     alternate_over(sets)
     first, *others = [[launch for (launch,) in candidates] for candidates in sets]
     warm = ("warm up", *first, None)
-    done, before = [warm, *[("prepare", each, None) for each in first], warm], first
+    done = [warm, ("prepare", first[0], None), ("prepare", first[1], Timed(first[0], 20)), warm]
+    before = first
     for launches in others:
         done += [("prepare", each, Timed(like, 20)) for each, like in zip(launches, before, strict=True)]
         done.append(("warm up", *launches, 10.0))
@@ -271,18 +272,17 @@ def test_further_buffers_take_over_the_clocks_and_the_size_of_a_sample(gpu: NewG
     assert made.done == done
 
 
-def test_over_each_set_of_buffers_all_are_timed_until_their_ratio_is_known_there(gpu: NewGpu) -> None:
-    """The middle one is noisy; the last has other times, which do not count as noise."""
+@pytest.mark.parametrize(("noise", "rounds"), [(0.0, 8), (NOISY, 32)])
+def test_every_set_of_buffers_takes_as_many_rounds_as_the_first(gpu: NewGpu, noise: float, rounds: int) -> None:
+    """So that a noisy one does not speak for all. The last has other times, which do not count as noise."""
     made = gpu(drift=0.0)
-    quiet, noisy, other = ((10.0, 0.0), (20.0, 0.0)), ((10.0, NOISY), (20.0, NOISY)), ((12.0, 0.0), (18.0, 0.0))
-    samples = alternate_over(
-        [[made.launches(*law) for law in candidates] for candidates in (quiet, noisy, quiet, other)]
-    )
-    assert made.batches == [8, *[8] * 4, 8, 8]  # the sets share 32 to 128 rounds
+    first, noisy, quiet, other = (noise, 10.0, 20.0), (NOISY, 10.0, 20.0), (0.0, 10.0, 20.0), (0.0, 12.0, 18.0)
+    sets = [[made.launches(us, law) for us in times_us] for law, *times_us in (first, noisy, quiet, other)]
+    samples = alternate_over(sets)
+    assert made.batches == [8] * (rounds // 8) + [rounds] * 3  # they share 32 to 128 rounds
     first_us, second_us = samples.times_us
-    assert (len(first_us), len(second_us)) == (56, 56)
-    assert first_us[:8] == [10.0] * 8
-    assert (first_us[-8:], second_us[-8:]) == ([12.0] * 8, [18.0] * 8)
+    assert len(first_us) == len(second_us) == 4 * rounds
+    assert (first_us[-rounds:], second_us[-rounds:]) == ([12.0] * rounds, [18.0] * rounds)
 
 
 def test_more_sets_do_not_take_more_rounds(gpu: NewGpu) -> None:

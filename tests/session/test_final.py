@@ -119,6 +119,7 @@ class FakeBench(FinalBench):
     def hold(self, *contests: Contest, rules: Rules = RULES) -> dict[Shape, Winner | Failure]:
         found: dict[Shape, Winner | Failure] = {}
         for decision in hold_finals(contests, rules, ENVIRONMENT, self):
+            assert not isinstance(decision, Winner | Undecided) or decision.shape not in found, "decided twice"
             match decision:
                 case Winner():
                     found[decision.shape] = decision

@@ -35,7 +35,6 @@ from tuner.session.events import (
     SpaceExhausted,
     WinnerChosen,
 )
-from tuner.session.run import LOOK_TIMEOUT_S
 from tuner.space import Constraint, ImplementationSpace
 from tuner.store import Store
 
@@ -442,7 +441,7 @@ def test_compiles_that_are_under_way_when_searching_ends_are_cancelled(bench: Be
     class Endless(FakeCompilers):
         def submit(self, function: object, job: Any, *, timeout_s: float) -> "Future[Any]":
             found = super().submit(function, job, timeout_s=timeout_s)
-            if job.variant == BASELINE or timeout_s == LOOK_TIMEOUT_S:
+            if job.variant == BASELINE:
                 return found
             futures.append(Future())
             return futures[-1]
@@ -452,7 +451,7 @@ def test_compiles_that_are_under_way_when_searching_ends_are_cancelled(bench: Be
             cancelled.extend(future.cancelled() for future in futures)
 
     done = bench.run(compilers=Endless(), timeout_s=2.0, jobs=2, watch=watch)
-    assert 2 <= len(cancelled) <= 2 * 2
+    assert 2 <= len(cancelled) <= 1 + 2 * 2  # one that only looks, and what time allowed to begin
     assert all(cancelled)
     assert done.summary.timed_out
     assert {variant for variant, _ in done.evaluator.submitted} == {BASELINE}

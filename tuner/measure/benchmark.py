@@ -61,16 +61,17 @@ def prepare(launches: Sequence[Callable[[], None]], like: Timed | None = None) -
 
     Several launches over different buffers keep the L2 cache cold; one alone keeps it warm. A sample grows until it is
     long enough, for with fewer launches its own start weighs more. It begins with as many launches as `like`, which
-    takes about as long, so that it need not be captured twice.
+    takes about as long, so that it need not be captured twice, and so that both have a graph or neither has.
     """
     rounds = max(1, (like.launches if like else _PROBE_LAUNCHES) // len(launches))
+    long_us = _LONG_US if like is None else _LONG_US * (2.0 if like.lead else 0.5)
     while True:
         run = _captured(launches, rounds)
         timed = Timed(run, rounds * len(launches))
         run()
         sample_us = _elapsed_us([timed])
         each_us = sample_us / timed.launches
-        if each_us >= _LONG_US:
+        if each_us >= long_us:
             return _one_by_one(launches)
         if sample_us >= _LONG_ENOUGH * _SAMPLE_US or timed.launches >= _MAX_LAUNCHES:
             return replace(timed, lead=run if rounds == 1 else _captured(launches, 1))

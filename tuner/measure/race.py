@@ -78,21 +78,23 @@ def alternate(candidates: Sequence[Launches]) -> Samples:
 def alternate_over(sets: Sequence[Sequence[Launches]], writing: bool = False) -> Samples:
     """As `alternate`, with one set of buffers after another: each of `sets` holds all candidates' launches over one.
 
-    The sets share the rounds, for what is to be known is the ratio over all of them. After the first the GPU is warm,
-    as the first candidate's time there shows, and a sample's launches are known. With `writing` the candidates come
-    behind the writing of their inputs; it is the last of each set, and its time is taken out.
+    The sets share the rounds, for what is to be known is the ratio over all of them: each takes as many as the first
+    needs. After that one the GPU is warm, as the first candidate's time there shows, and a sample's launches are known.
+    With `writing` the candidates come behind the writing of their inputs; it is the last of each set, and its time is
+    taken out.
     """
     net = own if writing else _whole
     first, *others = sets
     warm_up([probe(launches) for launches in first])
-    timed = [prepare(launches) for launches in first]
+    timed = [prepare(first[0])]
+    timed += [prepare(launches, timed[0]) for launches in first[1:]]
     warm_up(timed)
     taken = _alternated(timed, net, len(sets))
-    found = net(taken)
+    found, rounds = net(taken), len(taken.times_us[0])
     for candidates in others:
         timed = [prepare(launches, like) for launches, like in zip(candidates, timed, strict=True)]
         warm_up(timed, median(taken.times_us[0]))
-        taken = _alternated(timed, net, len(sets))
+        taken = sample(timed, rounds)
         found = found.joined(net(taken))
     return found
 
@@ -102,7 +104,7 @@ def _whole(taken: Samples) -> Samples:
 
 
 def _alternated(timed: Sequence[Timed], net: Callable[[Samples], Samples], sets: int) -> Samples:
-    """One set's share of the rounds, where there are so many sets: their mean is known better than each of them."""
+    """One set's share of the rounds, where there are so many sets: of each less is to be known than of all."""
     look, narrow = max(_LOOK, _LEAST_ROUNDS // sets), _NARROW * math.sqrt(sets)
     taken = sample(timed, look)
     while not _ratios_known(net(taken), narrow) and len(taken.times_us[0]) < _MOST_ROUNDS // sets:

@@ -34,7 +34,7 @@ class Dropped:
 class MachineCode:
     """Compiles variants of a run beside each other, each once for every compile key.
 
-    Where many are asked for, `at_once` are under way at a time, so that what is late does not stand before the trials.
+    Of what `built` is asked for, `at_once` are under way at a time, so that what is late does not stand before trials.
     """
 
     def __init__(self, shapes: Sequence[Shape], counts: CompileCounts, compile_at: Compile, at_once: int) -> None:
@@ -89,6 +89,11 @@ class MachineCode:
         _wait(futures.values(), until)
         found = {trial: _result(future) for trial, future in futures.items() if future.done()}
         return {trial: each for trial, each in found.items() if isinstance(each, Built)}
+
+    def stop(self) -> None:
+        """Give up what is under way, with its workers; it begins anew when it is needed."""
+        for future in (*self._examples.values(), *self._under_way):
+            future.cancel()
 
     @property
     def binaries(self) -> list[Binary]:
@@ -152,10 +157,10 @@ class MachineCode:
         return name in self._begun and not self._begun[name].cancelled()
 
     def _has_room(self, until: float) -> bool:
-        """Whether another compile may begin by then; waits for one to end where there are enough."""
-        if len(self._under_way) >= self._at_once:
+        """Whether another compile may begin by then; waits for others to end where there are enough."""
+        while len(self._under_way) >= self._at_once and time.monotonic() < until:
             self._under_way = set(wait(self._under_way, _left_s(until), FIRST_COMPLETED).not_done)
-        return len(self._under_way) < self._at_once and time.monotonic() < until
+        return time.monotonic() < until
 
 
 _NO_MARKS = SpecializationSet()

@@ -132,6 +132,7 @@ class TuningSession:
             for each in dropped:
                 self._listener(CandidateDropped(each))
             finished = self._explore()
+            self._code.stop()  # what goes on would disturb the final's timing
             decided = self._decide()
         except BaseException:
             self._ledger.give_up()
