@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 
 from tuner.ranking import fastest
 from tuner.records import Config, Shape, Variant
@@ -77,8 +76,9 @@ class Exploration:
             if planned < self._request.trials and variant not in done[shape] and variant not in wrong:
                 trials[shape].append((variant, shape))
         turns = range(0, max(map(len, trials.values())), _IN_A_ROW)
-        in_turn = [each[start : start + _IN_A_ROW] for start in turns for each in trials.values()]
-        return self._evaluate_all(list(chain.from_iterable(in_turn)))
+        return self._evaluate_all(
+            [trial for start in turns for each in trials.values() for trial in each[start : start + _IN_A_ROW]]
+        )
 
     def _search(self, trials: int) -> bool:
         """Evaluate until every shape has so many trials; False when time ran out first."""

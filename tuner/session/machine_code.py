@@ -42,7 +42,6 @@ class MachineCode:
         self._counts = counts
         self._compile_at = compile_at
         self._at_once = at_once
-        self._under_way: set[Future[Built | Failure]] = set()
         self._begun: dict[tuple[Variant, Hashable], Future[Built | Failure]] = {}
         self._examples: dict[str, Future[Built | Failure]] = {}
 
@@ -92,7 +91,7 @@ class MachineCode:
 
     def stop(self) -> None:
         """Give up what is under way, with its workers; it begins anew when it is needed."""
-        for future in (*self._examples.values(), *self._under_way):
+        for future in (*self._examples.values(), *self._begun.values()):
             future.cancel()
 
     @property
@@ -148,7 +147,6 @@ class MachineCode:
         name = (variant, self._counts.key(variant, shape))
         if not self._is_begun(variant, shape):
             self._begun[name] = self._compile_at(variant, shape)
-            self._under_way.add(self._begun[name])
         return self._begun[name]
 
     def _is_begun(self, variant: Variant, shape: Shape) -> bool:
@@ -158,9 +156,12 @@ class MachineCode:
 
     def _has_room(self, until: float) -> bool:
         """Whether another compile may begin by then; waits for others to end where there are enough."""
-        while len(self._under_way) >= self._at_once and time.monotonic() < until:
-            self._under_way = set(wait(self._under_way, _left_s(until), FIRST_COMPLETED).not_done)
-        return time.monotonic() < until
+        while time.monotonic() < until:
+            under_way = [each for each in self._begun.values() if not each.done()]
+            if len(under_way) < self._at_once:
+                return True
+            wait(under_way, _left_s(until), FIRST_COMPLETED)
+        return False
 
 
 _NO_MARKS = SpecializationSet()

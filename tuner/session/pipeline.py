@@ -131,8 +131,8 @@ class Pipeline:
 
     def _next_waiting(self) -> _Job:
         """The first job at the shape that was checked last, whose inputs the device has, or else the first of all."""
-        here = [index for index, job in enumerate(self._waiting) if job.trial[1] == self._checked_at]
-        job = self._waiting.pop(here[0] if here else 0)
+        here = (index for index, job in enumerate(self._waiting) if job.trial[1] == self._checked_at)
+        job = self._waiting.pop(next(here, 0))
         self._checked_at = job.trial[1]
         return job
 
