@@ -1,12 +1,16 @@
 """Worker processes on one machine: a lost or hanging worker ends its job, never the run."""
 
+import concurrent.futures
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, CancelledError, Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from types import TracebackType
@@ -15,12 +19,14 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from tuner.errors import UserError
+from tuner.interrupts import interruption_point, uninterrupted
 from tuner.records import Status
 
 R = TypeVar("R")
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 # Sets of spare workers: a final takes one every two or three seconds, and one takes about six to import torch.
 _SPARES = 3
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class WorkerPool:
 
     `environment` is set in each worker before a job's module is imported, so variables that Triton reads at
     import take effect. A worker that dies or outlasts its time is replaced. `spare` names a module: workers that
-    have imported it are kept ready, so that `replace_workers` costs no start.
+    have imported it are kept ready, so that `replace_workers` costs no start. Within `with`, Ctrl-C acts where jobs are
+    waited for (`wait`, `result`): elsewhere it could leave a lock held without which workers cannot be stopped.
     """
 
     def __init__(self, workers: int, environment: Mapping[str, str] | None = None, spare: str | None = None) -> None:
@@ -53,6 +60,7 @@ class WorkerPool:
         self._environment = dict(environment or {})
         self._spare_module = spare
         self._pool = self._new_pool()
+        self._held = ExitStack()
         self._unfinished: set[Future[Any]] = set()
         self._spares: deque[Any] = deque()
         for _ in range(_SPARES if spare else 0):
@@ -112,10 +120,12 @@ class WorkerPool:
                 lost.set_running_or_notify_cancel()  # tells those who wait
 
     def __enter__(self) -> "WorkerPool":
+        self._held.enter_context(uninterrupted())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.kill()
+        with self._held:
+            self.kill()
 
 
 def _load(module: str) -> None:
@@ -127,8 +137,23 @@ def _stop(pool: Any) -> None:
     pool.join()
 
 
+def wait(jobs: "Iterable[Future[Any]]", until: float = math.inf, *, first: bool = False) -> bool:
+    """Wait for all jobs, or for the `first` that ends, until then (monotonic seconds); whether all are done."""
+    pending = set(jobs)
+    enough = FIRST_COMPLETED if first else ALL_COMPLETED
+    while pending:
+        left_s = max(0.0, until - time.monotonic())
+        done, pending = concurrent.futures.wait(pending, min(left_s, _POLL_S), enough)
+        interruption_point()
+        if left_s == 0.0 or (first and done):
+            break
+    return not pending
+
+
 def result(future: "Future[R]") -> R | Failure:
-    """What a finished job returned, or how it was lost. A UserError that a job raised is no failure and is raised."""
+    """What a job returned, once it has, or how it was lost. A UserError that it raised is no failure and is raised."""
+    if not future.done():
+        wait([future])
     try:
         return future.result()
     except TimeoutError as error:

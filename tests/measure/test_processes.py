@@ -7,16 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 from pebble import ProcessFuture
 
 from tuner.errors import UnknownNameError, UserError
-from tuner.processes import _SPARES, Failure, WorkerPool, result
+from tuner.processes import _SPARES, Failure, WorkerPool, result, wait
 from tuner.records import Shape, Status
 
 LONG_S = 60.0
@@ -215,6 +215,36 @@ def test_no_job_of_a_stopped_pool_is_waited_for(
     for lost in (running, queued):
         assert result(lost) == Failure(Status.CRASHED, "cancelled: the workers were stopped")
     assert result(finished) == "ready"
+
+
+def test_ctrl_c_acts_where_a_job_is_waited_for_and_nowhere_else(tmp_path: Path) -> None:
+    """Elsewhere it may come between the taking of a lock and its use; then the workers could not be stopped."""
+    passed = list[str]()
+    with pytest.raises(KeyboardInterrupt), WorkerPool(1) as pool:
+        job = pool.submit(hang, tmp_path / "started", timeout_s=LONG_S)
+        signal.raise_signal(signal.SIGINT)
+        passed.append("beside a job")
+        with pytest.raises(KeyboardInterrupt):
+            result(job)
+        Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+        result(job)
+        passed.append("a job without an end")
+    assert passed == ["beside a job"]
+
+
+@pytest.mark.parametrize(("first", "is_done"), [(True, False), (False, True)], ids=["the first", "all"])
+def test_jobs_are_waited_for(first: bool, is_done: bool) -> None:
+    quick, slow = Future[None](), Future[None]()
+    Timer(0.05, quick.set_result, [None]).start()
+    Timer(0.5, slow.set_result, [None]).start()
+    assert wait([quick, slow], first=first) is is_done
+    assert quick.done()
+    assert slow.done() is is_done
+
+
+def test_nobody_waits_longer_than_asked() -> None:
+    assert not wait([Future[None]()], time.monotonic() + 0.05)
+    assert wait([])
 
 
 def test_records_keep_their_meaning_in_another_process(pool: WorkerPool) -> None:

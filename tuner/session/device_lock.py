@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tuner.errors import UserError
+from tuner.interrupts import pause
 
 _POLL_S = 0.5
 
@@ -31,7 +32,7 @@ class DeviceLock:
                     "Another run used the GPU until the time was over.",
                     hint="Let it end first: two runs that time at once would slow each other.",
                 )
-            time.sleep(_POLL_S)
+            pause(_POLL_S)
 
     def release(self) -> None:
         os.close(self._file)

@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 
 from tuner.compile.builder import Built
 from tuner.compile.inspect import narrower
-from tuner.processes import Failure, result
+from tuner.processes import Failure, result, wait
 from tuner.records import Binary, Config, Shape, SpecializationSet, Status, Variant
 from tuner.session.compile_counts import CompileCounts, with_mark
 from tuner.session.ledger import Trial
@@ -85,7 +85,7 @@ class MachineCode:
     def built(self, trials: Sequence[Trial], until: float = math.inf) -> dict[Trial, Built]:
         """What each variant has at its shape; without those that do not compile, or not by `until`."""
         futures = {trial: self._once(*trial) for trial in trials if self._is_begun(*trial) or self._has_room(until)}
-        _wait(futures.values(), until)
+        wait(futures.values(), until)
         found = {trial: _result(future) for trial, future in futures.items() if future.done()}
         return {trial: each for trial, each in found.items() if isinstance(each, Built)}
 
@@ -110,7 +110,7 @@ class MachineCode:
             if each.name not in self._examples and (example := self._example(each)):
                 config, (shape, *_) = example
                 self._examples[each.name] = self._compile_at(Variant(space.kernel, config, _NO_MARKS), shape)
-        _wait(self._examples.values(), until)
+        wait(self._examples.values(), until)
         return [
             each
             for each in space.implementations
@@ -160,7 +160,7 @@ class MachineCode:
             under_way = [each for each in self._begun.values() if not each.done()]
             if len(under_way) < self._at_once:
                 return True
-            wait(under_way, _left_s(until), FIRST_COMPLETED)
+            wait(under_way, until, first=True)
         return False
 
 
@@ -171,7 +171,7 @@ _NO_CHANGE = "changes no machine code"
 
 def _finished(pairs: Sequence[_Pair], until: float) -> list[tuple[Binary, Binary]] | None:
     """The binaries; None when one of them could not be compiled, or not by then."""
-    if not _wait([each for pair in pairs for each in pair], until):
+    if not wait([each for pair in pairs for each in pair], until):  # what is late goes on: its worker is needed
         return None
     found = []
     for first, second in pairs:
@@ -193,16 +193,6 @@ def _was_compiled(future: "Future[Built | Failure]") -> bool:
         return False
     found = _result(future)
     return isinstance(found, Built) or found.status is Status.OUT_OF_RESOURCES
-
-
-def _wait(futures: "Iterable[Future[Built | Failure]]", until: float) -> bool:
-    """Whether all are done by then. What is late goes on: to stop it would cost its worker a start."""
-    return not wait(set(futures), _left_s(until)).not_done
-
-
-def _left_s(until: float) -> float | None:
-    """Seconds until then, as those who wait take it."""
-    return None if until == math.inf else max(0.0, until - time.monotonic())
 
 
 def _effect(pairs: Sequence[tuple[Binary, Binary]] | None) -> str | None:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from tuner.compile.builder import Built, CompileJob, build
-from tuner.processes import Failure, WorkerPool, result
+from tuner.interrupts import pause
+from tuner.processes import Failure, WorkerPool, result, wait
 from tuner.ranking import median_us
 from tuner.records import Evaluation, Shape
 from tuner.session.evaluator import Evaluator
@@ -168,9 +169,9 @@ class Pipeline:
 def _wait(jobs: Sequence[_Job]) -> None:
     """Until one of the jobs is done, or for a moment."""
     if jobs:
-        wait([job.future for job in jobs], timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        wait([job.future for job in jobs], time.monotonic() + _POLL_S, first=True)
     else:
-        time.sleep(_POLL_S)
+        pause(_POLL_S)
 
 
 def _take_done(jobs: list[_Job]) -> Sequence[_Job]:

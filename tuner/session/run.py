@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 
 from tuner.compile.builder import Built, CompileJob, build
+from tuner.interrupts import pause
 from tuner.processes import Failure, WorkerPool
 from tuner.ranking import Tradeoff, pareto_points
 from tuner.records import Environment, Evaluation, Shape, SpecializationSet, Status, Variant, Winner
@@ -255,7 +256,7 @@ class TuningSession:
             open_shapes += fallen
             winners = {shape: winner for shape, winner in winners.items() if shape not in fallen}
             if open_shapes:
-                time.sleep(_POLL_S)
+                pause(_POLL_S)
                 self._ledger.beat()
             if time.monotonic() > self._deadline:
                 break

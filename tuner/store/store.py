@@ -13,11 +13,11 @@ from sqlalchemy import Connection, Engine, exists, func, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from tuner.errors import StoreError
+from tuner.interrupts import uninterrupted
 from tuner.records import Environment, Evaluation, Shape, Status, Variant, Winner
 from tuner.store import claims, rows, statements
 from tuner.store.connection import WRITING, locate, make_engine
 from tuner.store.failures import translated
-from tuner.store.interrupts import uninterrupted
 from tuner.store.migrate import bring_up_to_date
 from tuner.store.run_record import RunRecord
 from tuner.store.schema import BinaryRow, EnvironmentRow, EvaluationRow, RunRow, VariantRow, WinnerRow
