@@ -157,3 +157,36 @@ def test_a_candidate_that_the_baseline_does_not_take_is_left_out_of_its_table(tm
         SpecializationSet(): 2,
         SpecializationSet.of(["num_rows"]): 1,
     }
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("order", [(1, 16, 64), (64, 16, 1)], ids=["smallest first", "largest first"])
+def test_configs_that_are_launched_with_other_arguments_are_counted_apart(
+    order: tuple[int, ...], tmp_path: Path
+) -> None:
+    folder = copy_kernel(SCALE_ROWS, tmp_path)
+    source = (folder / "kernel.py").read_text()
+    (folder / "kernel.py").write_text(source.replace("    row_stride,\n", "    row_stride,\n    programs,\n"))
+    kernel = load_folder(folder)
+
+    def launch(inputs, outputs, shape, config):  # type: ignore[no-untyped-def]
+        found = kernel.spec.launch(inputs, outputs, shape, config)
+        if found.grid[0] > 100:
+            raise ValueError("too many programs")
+        return replace(found, arguments={**found.arguments, "programs": found.grid[0]})
+
+    shapes = tuple(Shape(num_rows=rows, columns=128) for rows in (16, 32, 48, 64, 1024))
+    space = ImplementationSpace("rows", FrozenMapping(BLOCK_ROWS=order), FrozenMapping(num_warps=(1, 2)))
+    searched = SearchSpace("scale_rows", (space,), shapes, ("programs", "num_rows"))
+    counts = CompileCounts(Kernel(folder, replace(kernel.spec, launch=launch)), searched, shapes, H100)
+    none = {
+        config.parameters["BLOCK_ROWS"]: counts.of_set(config, SpecializationSet())
+        for config in space.configs(shapes[0])
+    }
+    # Programs: 16, 32, 48, 64 or refused; 1, 2, 3, 4, 64; 1, 1, 1, 1, 16. All sizes are divisible by 16.
+    assert none == {1: 1, 16: 3, 64: 2}
+    refused = Variant(
+        "scale_rows", next(each for each in space.configs(shapes[0]) if each.parameters["BLOCK_ROWS"] == 1)
+    )
+    assert counts.key(refused, shapes[-1]) == shapes[-1]
+    assert counts.key(refused, shapes[0]) == counts.key(refused, shapes[1])

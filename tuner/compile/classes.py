@@ -10,6 +10,8 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any
 
+from torch import Tensor
+
 from tuner.catalog import Kernel
 from tuner.compile.module import load_variant
 from tuner.compile.source import arguments
@@ -134,6 +136,27 @@ def class_table(kernel: Kernel, config: Config, shapes: Iterable[Shape], target:
             for mark in Mark:
                 classes[mark].append(tuple(map(_class, specialize(loaded[mark], launch.arguments, target))))
     return ClassTable(names, runtime, tuple(kept), classes)
+
+
+def have_same_keys(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> bool:
+    """Whether two launches of a function, by their arguments, have the same compile key under every set of marks.
+
+    True where nothing that a key sees differs; None is no launch.
+    """
+    if first is None or second is None:
+        return first is second
+    return first.keys() == second.keys() and all(_look_the_same(value, second[name]) for name, value in first.items())
+
+
+def _look_the_same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first is second or _what_a_key_sees(first) == _what_a_key_sees(second)
+    return type(first) is type(second) and bool(first == second)
+
+
+def _what_a_key_sees(tensor: Tensor) -> tuple[Any, int, int]:
+    """Type, alignment, and (on AMD) how far it reaches."""
+    return tensor.dtype, tensor.data_ptr() % 16, tensor.untyped_storage().nbytes()
 
 
 def _class(found: tuple[Any, Any]) -> ArgumentClass:
