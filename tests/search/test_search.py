@@ -1,19 +1,22 @@
 """Each method over the contract, and what only one of them can do."""
 
+import itertools
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 from search_contract import SearchContract
-from search_examples import LARGE, LARGE_SIZE, SHAPE, SMALL, SPARSE, SPARSE_SIZE, time_us
+from search_examples import LARGE, LARGE_SIZE, NEEDLE, SHAPE, SMALL, SPARSE, SPARSE_SIZE, time_us
 
 from tuner.records import Variant
 from tuner.search import Method, create_search
 from tuner.search.grid_search import all_variants
+from tuner.space import Constraint
 
 
 class TestTpe(SearchContract):
@@ -89,7 +92,7 @@ def test_tpe_of_two_objectives_finds_both_ends() -> None:
 
 
 @pytest.mark.parametrize("method", [Method.TPE, Method.RANDOM])
-def test_when_sampling_has_run_out_of_patience_the_rest_is_enumerated_for_good(
+def test_when_sampling_has_run_out_of_patience_the_rest_is_drawn_and_the_sampler_asked_seldom(
     method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
@@ -109,9 +112,26 @@ def test_when_sampling_has_run_out_of_patience_the_rest_is_enumerated_for_good(
         search.update(variant, (1.0,))
     assert set(found) == set(all_variants(SPARSE, SHAPE))
     assert len(found) == SPARSE_SIZE
-    enumerated = [count for count in counts if count == asked]
-    assert asked >= 100  # in vain
-    assert len(enumerated) >= 2
+    steps = [after - before for before, after in itertools.pairwise([0, *counts, asked])]
+    in_vain = next(index for index, step in enumerate(steps) if step >= 100)
+    assert in_vain < len(steps) - 2
+    assert max(steps[in_vain + 1 :]) <= 5
+
+
+@pytest.mark.parametrize("method", [Method.TPE, Method.RANDOM])
+def test_tight_constraints_leave_a_search_as_varied_as_the_space(method: Method) -> None:
+    """In the order of the file all suggestions would be sets of the first configs."""
+    tight = replace(NEEDLE.implementations[0], constraints=(Constraint("P0 + P1 + P2 + P3 + P4 + P5 >= 40"),))
+    space = replace(NEEDLE, implementations=(tight,), candidates=("a", "b", "c"))
+    assert len(list(space.configs(SHAPE))) == 34
+    for seed in range(4):
+        search = create_search(method, space, SHAPE, seed)
+        found = list[Variant]()
+        for _ in range(40):
+            found.append(search.suggest())  # type: ignore[arg-type]
+            search.update(found[-1], (1.0,))
+        assert len({variant.config for variant in found}) > 15
+        assert len({variant.specialization for variant in found}) > 5
 
 
 def test_grid_goes_through_the_sets_of_a_config_before_the_next_config() -> None:

@@ -20,4 +20,4 @@ def create_search(method: Method, space: SearchSpace, shape: Shape, seed: int, o
 
     mixed = int(hashlib.sha256(f"{seed} {shape.canonical}".encode()).hexdigest()[:8], 16)
     sampler = TPESampler(seed=mixed) if method is Method.TPE else RandomSampler(seed=mixed)
-    return OptunaSearch(space, shape, sampler, objectives)
+    return OptunaSearch(space, shape, sampler, objectives, mixed)

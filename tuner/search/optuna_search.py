@@ -1,17 +1,21 @@
 """TPE and random search through Optuna, in memory."""
 
+from collections.abc import Iterator
+from random import Random
+
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState, create_trial
 
 from tuner.records import Config, FrozenMapping, Shape, SpecializationSet, Variant
-from tuner.search.grid_search import GridSearch
 from tuner.search.search import Cost, Search
 from tuner.space import SearchSpace
 
-# Suggestions in a row that were known or broke a constraint; after so many the rest of the space is enumerated.
+# Suggestions in a row that were known or broke a constraint. After so many the sampler is no longer asked so often, and
+# where it finds nothing, a variant is drawn from all that are left.
 _PATIENCE = 100
+_LESS_PATIENCE = 5
 
 
 class OptunaSearch(Search):
@@ -21,18 +25,18 @@ class OptunaSearch(Search):
     allowed is answered at once as pruned, which tells the sampler to look elsewhere and costs no evaluation.
     """
 
-    def __init__(self, space: SearchSpace, shape: Shape, sampler: BaseSampler, objectives: int) -> None:
+    def __init__(self, space: SearchSpace, shape: Shape, sampler: BaseSampler, objectives: int, seed: int) -> None:
         self._space = space
         self._shape = shape
         self._known: set[Variant] = set()
         self._running: dict[Variant, Trial] = {}
-        self._rest = GridSearch(space, shape)
-        self._enumerating = False
+        self._rest = _in_random_order(space, shape, Random(seed))
+        self._patience = _PATIENCE
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(sampler=sampler, directions=["minimize"] * objectives)
 
     def suggest(self) -> Variant | None:
-        for _ in range(0 if self._enumerating else _PATIENCE):
+        for _ in range(self._patience):
             trial = self._study.ask()
             variant = self._read(trial)
             if variant not in self._known and self._space.allows(variant.config, self._shape):
@@ -40,12 +44,11 @@ class OptunaSearch(Search):
                 self._running[variant] = trial
                 return variant
             self._study.tell(trial, state=TrialState.PRUNED)
-        self._enumerating = True
-        while (left := self._rest.suggest()) is not None:
-            if left not in self._known:
-                self._known.add(left)
-                return left
-        return None
+        self._patience = _LESS_PATIENCE
+        left = next((each for each in self._rest if each not in self._known), None)
+        if left is not None:
+            self._known.add(left)
+        return left
 
     def update(self, variant: Variant, cost: Cost | None) -> None:
         self._known.add(variant)
@@ -94,3 +97,13 @@ class OptunaSearch(Search):
             for name, values in choices.items()
         }
         return params, distributions
+
+
+def _in_random_order(space: SearchSpace, shape: Shape, random: Random) -> Iterator[Variant]:
+    """Every variant that is allowed, each config once before one comes again with another set."""
+    configs, sets = list(space.configs(shape)), list(space.specialization_sets())
+    random.shuffle(configs)
+    random.shuffle(sets)
+    for turn in range(len(sets)):
+        for place, config in enumerate(configs):
+            yield Variant(space.kernel, config, sets[(place + turn) % len(sets)])
