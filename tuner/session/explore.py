@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from tuner.ranking import fastest
-from tuner.records import Config, Shape, Variant
+from tuner.records import Config, Shape, Status, Variant
 from tuner.search import Search
 from tuner.session.compile_counts import CompileCounts
 from tuner.session.consolidation import consolidating_trials
@@ -73,7 +73,8 @@ class Exploration:
         trials: dict[Shape, list[Trial]] = {shape: [] for shape in self._request.shapes}
         for variant, shape in self._first:
             planned = len(done[shape]) + len(trials[shape])
-            if planned < self._request.trials and variant not in done[shape] and variant not in wrong:
+            is_new = variant not in done[shape] and variant not in wrong
+            if is_new and planned < self._request.trials and self._can_win(shape):
                 trials[shape].append((variant, shape))
         turns = range(0, max(map(len, trials.values())), _IN_A_ROW)
         return self._evaluate_all(
@@ -93,7 +94,7 @@ class Exploration:
             if first:
                 return first.pop(0)
             for shape in sorted(shapes, key=lambda each: planned(each) // _IN_A_ROW):
-                if planned(shape) < trials and shape not in self._exhausted:
+                if planned(shape) < trials and shape not in self._exhausted and self._can_win(shape):
                     variant = self._searches[shape].suggest()
                     if variant == baseline:  # already under way
                         variant = self._searches[shape].suggest()
@@ -105,6 +106,11 @@ class Exploration:
             return None
 
         return self._evaluate(next_trial)
+
+    def _can_win(self, shape: Shape) -> bool:
+        """Whether a shape may have a winner: not without a baseline to hold it against."""
+        baseline = self._ledger.done[shape].get(self._request.baseline)
+        return baseline is None or baseline.status is Status.PASSED
 
     def _spread(self, own: int, reach: int, limit: int) -> bool:
         """Try the best configs of each shape, and the best one of those near it, with the set that compiles least.
@@ -139,7 +145,7 @@ class Exploration:
             allowed = [config for config in dict.fromkeys(configs) if request.space.allows(config, shape)]
             variants = [self._counts.least(config) for config in allowed]
             known = {*done, *self._ledger.wrong}
-            untried = [(variant, shape) for variant in variants if variant not in known]
+            untried = [(variant, shape) for variant in variants if variant not in known and self._can_win(shape)]
             trials += untried[: max(0, limit - len(done))]
         return trials
 
