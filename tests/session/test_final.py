@@ -165,6 +165,16 @@ def test_three_processes_choose_one_checks_and_five_confirm() -> None:
         assert (winner.environment, winner.source_digest, winner.compiles) == (ENVIRONMENT, "source", 4)
 
 
+def test_where_every_finalist_fails_its_check_the_baseline_stays() -> None:
+    def fault(shape: Shape, number: int) -> Faulty | None:
+        return Faulty(QUICK, CRASH) if number == 0 else None
+
+    bench = FakeBench(steady, fault=fault)
+    winner = bench.winner({BASELINE: 20.0, QUICK: 10.0})
+    assert winner.variant == BASELINE
+    assert [(each.variant, each.status) for each in bench.disqualified] == [(QUICK, Status.CRASHED)]
+
+
 def test_a_decision_is_told_before_the_next_shape_is_confirmed() -> None:
     """A run that is killed in a final keeps what was decided until then."""
     told = list[Shape]()

@@ -182,12 +182,13 @@ def _compare(final: _Final, number: int, bench: FinalBench) -> Iterator[Evaluati
 
 
 def _drop(final: _Final, faulty: Faulty, bench: FinalBench) -> Iterator[Evaluation]:
-    """Take a variant out that failed; with the baseline the whole final fails."""
+    """Take a variant out that failed; with the baseline the whole final fails, and without others it stays."""
     bench.restart()
     if faulty.variant == final.baseline:
         final.failure = faulty.failure
         return
     final.candidates.remove(faulty.variant)
+    final.candidates = final.candidates or [final.baseline]
     final.ratios.pop(faulty.variant, None)
     yield Evaluation(faulty.variant, final.shape, faulty.failure.status, faulty.failure.log)
 
