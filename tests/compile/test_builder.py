@@ -137,6 +137,12 @@ def test_an_error_of_the_specs_launch_is_in_the_log(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in compile_error(folder)
 
 
+def test_a_config_that_the_spec_refuses_ends_alone(tmp_path: Path) -> None:
+    refused = '    from tuner.errors import UserError\n    raise UserError("BLOCK_ROWS is larger than n")'
+    folder = copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": ('    rows = shape.size("num_rows")', refused)})
+    assert compile_error(folder) == "BLOCK_ROWS is larger than n"
+
+
 def test_an_option_that_triton_refuses_is_in_the_log() -> None:
     assert "num_warps" in compile_error(SCALE_ROWS, num_warps=3)
 

@@ -10,7 +10,7 @@ import triton
 from triton.compiler import ASTSource
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from tuner.catalog import load_folder
+from tuner.catalog import Kernel, Launch, load_folder
 from tuner.compile.inspect import inspect
 from tuner.compile.module import load_variant
 from tuner.compile.repeats import code_repeats
@@ -47,7 +47,9 @@ def build(job: CompileJob) -> Built | Failure:
     kernel = load_folder(job.folder)
     try:
         loaded = load_variant(kernel, job.variant)
-        launch = meta_launch(kernel, job.variant, job.shape)
+        launch = _launch(kernel, job)
+        if isinstance(launch, Failure):
+            return launch
         call = bind(loaded, launch.arguments, job.target)
         source = ASTSource(loaded.function, dict(call.signature), dict(call.constexprs), dict(call.attributes))
         start = time.perf_counter()
@@ -63,3 +65,11 @@ def build(job: CompileJob) -> Built | Failure:
         return Failure(Status.COMPILE_ERROR, str(error))
     except Exception:  # noqa: BLE001 - the compiler may fail in any way; the trace becomes the variant's log
         return Failure(Status.COMPILE_ERROR, traceback.format_exc())
+
+
+def _launch(kernel: Kernel, job: CompileJob) -> Launch | Failure:
+    """The variant's launch at the job's shape; what the spec says against it is this variant's failure."""
+    try:
+        return meta_launch(kernel, job.variant, job.shape)
+    except UserError as error:
+        return Failure(Status.COMPILE_ERROR, error.message)
