@@ -9,7 +9,7 @@ from typing import Any
 from session_fakes import KERNEL, SHAPES, SPACE, FakeCompilers, FakeEvaluator, config
 
 from tuner.compile.builder import Built
-from tuner.records import Evaluation, Shape, Variant
+from tuner.records import Binary, Evaluation, Shape, Variant
 from tuner.session import RunRequest
 from tuner.session.pipeline import Pipeline
 
@@ -65,3 +65,27 @@ def test_of_those_that_wait_one_at_the_shape_checked_last_comes_first() -> None:
     Pipeline(request, Ledger(), evaluator, compilers, finished.append).run(next_trial, math.inf)  # type: ignore[arg-type]
     assert [shape for _, shape in evaluator.submitted] == [A, A, A, B, B]
     assert len(finished) == 5
+
+
+@dataclasses.dataclass
+class FromTheCache(FakeCompilers):
+    """Triton's disk cache holds every binary; notes how long each compile may take."""
+
+    limits_s: list[float] = dataclasses.field(default_factory=list)
+
+    def submit(self, function: object, job: Any, *, timeout_s: float) -> "Future[Any]":
+        self.limits_s.append(timeout_s)
+        return super().submit(function, job, timeout_s=timeout_s)
+
+    def binary(self, job: Any) -> Binary:
+        return dataclasses.replace(super().binary(job), compile_s=0.004)
+
+
+def test_binaries_from_the_cache_say_nothing_of_how_long_a_compile_takes() -> None:
+    compilers = FromTheCache()
+    trials = iter([(Variant(KERNEL.name, config(rows, 1)), A) for rows in range(1, 12)])
+    request = RunRequest(KERNEL, SPACE, SHAPES, None, 8, jobs=1)
+    evaluator = FakeEvaluator(time_us=lambda *_: 1.0)
+    pipeline = Pipeline(request, Ledger(), evaluator, compilers, list[Evaluation]().append)  # type: ignore[arg-type]
+    pipeline.run(lambda: next(trials, None), math.inf)
+    assert compilers.limits_s == [60.0] * 11

@@ -75,7 +75,8 @@ class DeviceEvaluator(Evaluator):
         )
 
     def decide(self, contests: Sequence[Contest], rules: Rules) -> Iterator[Decision]:
-        bench = _Bench(self._kernel, self._pool, self._l2, self._seed, rules.deadline)
+        job_s = max(_FINAL_JOB_S, self._patience.limit_s)
+        bench = _Bench(self._kernel, self._pool, self._l2, self._seed, job_s, rules.deadline)
         return hold_finals(contests, rules, self.environment, bench)
 
     def decide_s(self, shapes: int) -> float:
@@ -94,11 +95,12 @@ class DeviceEvaluator(Evaluator):
 class _Bench(FinalBench):
     """Obtains what a final needs from the evaluator's worker."""
 
-    def __init__(self, kernel: Kernel, pool: WorkerPool, l2: L2State, seed: int, deadline: float) -> None:
+    def __init__(self, kernel: Kernel, pool: WorkerPool, l2: L2State, seed: int, job_s: float, deadline: float) -> None:
         self._kernel = kernel
         self._pool = pool
         self._l2 = l2
         self._seed = seed
+        self._job_s = job_s
         self._deadline = deadline
 
     def alternate(
@@ -119,4 +121,4 @@ class _Bench(FinalBench):
 
     @property
     def _limit_s(self) -> float:
-        return max(1.0, min(_FINAL_JOB_S, self._deadline - time.monotonic()))
+        return max(1.0, min(self._job_s, self._deadline - time.monotonic()))

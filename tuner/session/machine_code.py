@@ -86,7 +86,7 @@ class MachineCode:
         """What each variant has at its shape; without those that do not compile, or not by `until`."""
         futures = {trial: self._once(*trial) for trial in trials if self._is_begun(*trial) or self._has_room(until)}
         wait(futures.values(), until)
-        found = {trial: _result(future) for trial, future in futures.items() if future.done()}
+        found = {trial: result(future) for trial, future in futures.items() if future.done()}
         return {trial: each for trial, each in found.items() if isinstance(each, Built)}
 
     def stop(self) -> None:
@@ -98,7 +98,7 @@ class MachineCode:
     def binaries(self) -> list[Binary]:
         """All that was compiled so far."""
         finished = [future for future in (*self._examples.values(), *self._begun.values()) if future.done()]
-        return [each.binary for future in finished if isinstance(each := _result(future), Built)]
+        return [each.binary for future in finished if isinstance(each := result(future), Built)]
 
     def compiling(self, space: SearchSpace, until: float = math.inf) -> list[ImplementationSpace]:
         """The implementations of which an example is compiled by `until`, with no argument marked; it may be too large.
@@ -175,23 +175,18 @@ def _finished(pairs: Sequence[_Pair], until: float) -> list[tuple[Binary, Binary
         return None
     found = []
     for first, second in pairs:
-        one, other = _result(first), _result(second)
+        one, other = result(first), result(second)
         if isinstance(one, Failure) or isinstance(other, Failure):
             return None
         found.append((one.binary, other.binary))
     return found
 
 
-def _result(future: "Future[Built | Failure]") -> Built | Failure:
-    """How a compile ended."""
-    return result(future)
-
-
 def _was_compiled(future: "Future[Built | Failure]") -> bool:
     """Whether it is done, and all that failed, if anything, is that the result is too large."""
     if not future.done():
         return False
-    found = _result(future)
+    found = result(future)
     return isinstance(found, Built) or found.status is Status.OUT_OF_RESOURCES
 
 

@@ -11,6 +11,7 @@ from tuner.interrupts import pause
 from tuner.processes import Failure, WorkerPool, result, wait
 from tuner.ranking import median_us
 from tuner.records import Evaluation, Shape
+from tuner.session.costs import was_compiled
 from tuner.session.evaluator import Evaluator
 from tuner.session.ledger import Ledger, Trial
 from tuner.session.patience import Patience
@@ -125,7 +126,8 @@ class Pipeline:
         if isinstance(built, Failure):
             self._finish(self._evaluator.failed(*job.trial, built))
         else:
-            self._patience.learn(built.binary.compile_s)
+            if was_compiled(built.binary.compile_s):
+                self._patience.learn(built.binary.compile_s)
             self.sharing.built(job.trial[0], built.binary)
             job.built = built
             self._waiting.append(job)
