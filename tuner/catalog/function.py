@@ -6,7 +6,6 @@ What a pointer points at has no size here, so such a kernel can be bound and com
 import ast
 import hashlib
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from simpleeval import EvalWithCompoundTypes, InvalidExpression
 
 from tuner import settings
+from tuner.catalog.cache import keep
 from tuner.catalog.kernels import Kernel, load_folder
 from tuner.catalog.spec import Dimension, Implementation, KernelSpec, Launch, Tensors
 from tuner.errors import UnknownNameError, UserError
@@ -48,18 +48,17 @@ def function_kernel(source: Path, function: str, arguments: Mapping[str, str], o
     _dimensions(arguments)
     try:
         text = source.read_text(encoding="utf-8")
-        name = f"{function}_{hashlib.sha256(f'{text}{spec}'.encode()).hexdigest()[:8]}"
-        folder = settings.cache_folder() / "functions" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / "kernel.py", text)
-        _write_whole(
-            folder / "spec.py",
-            f"from tuner.catalog.function import function_spec\n\nSPEC = function_spec({name!r}, {spec})\n",
-        )
     except OSError as error:
-        raise UserError(f"{error.filename or source}: {error.strerror or error}.") from error
+        raise UserError(f"{source}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{source} is not UTF-8 text.") from error
+    name = f"{function}_{hashlib.sha256(f'{text}{spec}'.encode()).hexdigest()[:8]}"
+    folder = settings.cache_folder() / "functions" / name
+    keep(folder / "kernel.py", text)
+    keep(
+        folder / "spec.py",
+        f"from tuner.catalog.function import function_spec\n\nSPEC = function_spec({name!r}, {spec})\n",
+    )
     return load_folder(folder)
 
 
@@ -150,12 +149,3 @@ def _unknown(shape: Shape) -> NoReturn:
         "A bare function says nothing of its tensors' sizes, so its traffic is unknown.",
         hint="Describe it by a KernelSpec: see `tuner/catalog/spec.py`.",
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file at once: another process sees all of it or none."""
-    if path.is_file():
-        return
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(path)

@@ -3,17 +3,15 @@
 import hashlib
 import importlib.util
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tuner import settings
 from tuner.catalog import Implementation, Kernel, Launch
+from tuner.catalog.cache import keep
 from tuner.compile.source import emit
-from tuner.errors import UserError
 from tuner.records import LAUNCH_PDL, Variant
 
 # Triton 3.10 turns contraction of a*b+c off unless it is asked for; every binary here is built with it.
@@ -56,8 +54,7 @@ def load_variant(kernel: Kernel, variant: Variant) -> LoadedVariant:
 def _load(text: str, function: str, options: tuple[tuple[str, int], ...]) -> LoadedVariant:
     name = f"variant_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     path = settings.cache_folder() / "variants" / f"{name}.py"
-    if not path.is_file():
-        _write_whole(path, text)
+    keep(path, text)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot import {path}")
@@ -79,17 +76,3 @@ def _unwrap_constants(module: ModuleType) -> None:
     for name, value in list(vars(module).items()):
         if isinstance(value, constexpr):
             setattr(module, name, 0 if name == LAUNCH_PDL else value.value)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write through a rename, so that another process never imports half a file; UserError where that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", encoding="utf-8", delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {path.parent} cannot be written: {error.strerror or error}.",
-            hint="Set TUNER_CACHE to a folder you can write.",
-        ) from error
