@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from kernel_examples import DOUBLED, SCALE_ROWS, copy_kernel
 
-from tuner.catalog import content_root, kernel_names, load_folder, load_kernel
+from tuner.catalog import Kernel, content_root, kernel_names, load_folder, load_kernel
 from tuner.errors import UnknownNameError, UserError
 
 BUNDLED = "fused_inv_rope_fp8_quant"
@@ -99,20 +99,40 @@ def test_a_folder_without_spec_is_refused(tmp_path: Path) -> None:
 
 def test_source_digest_follows_every_python_file_and_nothing_else(tmp_path: Path) -> None:
     """The spec too: what it launches and compares with decides what a time means."""
-    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path))
+    loaded = load_folder(copy_kernel(SCALE_ROWS, tmp_path))
     digests = [load_folder(SCALE_ROWS).source_digest]
-    (kernel.folder / "notes.txt").touch()
-    (kernel.folder / "space.yaml").unlink()
-    assert kernel.source_digest == digests[0]
+
+    def now() -> Kernel:
+        return Kernel(loaded.folder, loaded.spec)
+
+    (loaded.folder / "notes.txt").touch()
+    (loaded.folder / "space.yaml").unlink()
+    (loaded.folder / "op.py").touch()
+    (loaded.folder / ".hidden").mkdir()
+    (loaded.folder / ".hidden" / "note.py").touch()
+    assert now().source_digest == digests[0]
     for name, old, new in (("kernel.py", DOUBLED, "x * 3"), ("spec.py", 'inputs["x"] * 2', 'inputs["x"] * 3')):
-        path = kernel.folder / name
+        path = loaded.folder / name
         path.write_text(path.read_text().replace(old, new))
-        digests.append(kernel.source_digest)
-    (kernel.folder / "reference.py").touch()
-    digests.append(kernel.source_digest)
-    (kernel.folder / "reference.py").rename(kernel.folder / "other.py")
-    digests.append(kernel.source_digest)
+        digests.append(now().source_digest)
+    (loaded.folder / "reference.py").touch()
+    digests.append(now().source_digest)
+    (loaded.folder / "reference.py").rename(loaded.folder / "other.py")
+    digests.append(now().source_digest)
+    (loaded.folder / "parts").mkdir()
+    (loaded.folder / "other.py").rename(loaded.folder / "parts" / "other.py")
+    digests.append(now().source_digest)
     assert len(set(digests)) == len(digests)
+
+
+def test_a_loaded_kernel_stays_of_one_source_and_tells_that_its_folder_has_another(tmp_path: Path) -> None:
+    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path))
+    (implementation,) = kernel.spec.implementations
+    digest, source = kernel.source_digest, kernel.source(implementation)
+    assert not kernel.is_changed
+    (kernel.folder / "kernel.py").write_text(source.replace(DOUBLED, "x * 3"))
+    assert kernel.is_changed
+    assert (kernel.source_digest, kernel.source(implementation)) == (digest, source)
 
 
 def test_content_folders_are_no_packages() -> None:

@@ -5,13 +5,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_examples import copy_kernel
 from pebble import ProcessExpired
 from session_fakes import (
     BASELINE,
     ENVIRONMENT,
+    EXAMPLE,
     KERNEL,
     SHAPES,
     SPACE,
@@ -26,6 +29,8 @@ from session_fakes import (
     time_us,
 )
 
+from tuner.catalog import load_folder
+from tuner.errors import UserError
 from tuner.processes import Failure
 from tuner.records import Conditions, Evaluation, FrozenMapping, Shape, SpecializationSet, Status, Target, Variant
 from tuner.session.evaluator import Contest, Decision, Rules, Undecided
@@ -467,3 +472,17 @@ def test_what_earlier_runs_timed_is_not_counted_again(bench: Bench) -> None:
     assert bench.run(evaluator=hot, trials=5).summary.throttled == {"power cap": 10}
     assert bench.run(evaluator=hot, trials=7).summary.throttled == {"power cap": 4}
     assert bench.run(trials=7).summary.throttled == {}
+
+
+def test_a_kernel_that_is_edited_during_a_run_ends_it(bench: Bench, tmp_path: Path) -> None:
+    """Workers that start from then on would time other code under the old source's name."""
+    kernel = load_folder(copy_kernel(EXAMPLE, tmp_path))
+    path = kernel.folder / "kernel.py"
+
+    def edit(event: Event) -> None:
+        if isinstance(event, Evaluated):
+            path.write_text(path.read_text() + "# another one\n")
+
+    with pytest.raises(UserError, match="changed during the run"):
+        bench.run(kernel=kernel, watch=edit)
+    assert len(bench.rows()) == 1

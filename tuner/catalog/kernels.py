@@ -4,8 +4,9 @@ import hashlib
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's folder with its spec."""
+    """A kernel's folder with its spec. Its files are read once, so that what is done with it is of one source."""
 
     folder: Path
     spec: KernelSpec
@@ -30,7 +31,7 @@ class Kernel:
 
     def source(self, implementation: Implementation) -> str:
         """The text of the file that holds an implementation."""
-        return (self.folder / implementation.file).read_text(encoding="utf-8")
+        return self._files[Path(implementation.file).as_posix()].decode()
 
     @property
     def space_path(self) -> Path:
@@ -38,18 +39,23 @@ class Kernel:
         own = self.folder / "space.yaml"
         return own if own.is_file() else content_root() / "search_spaces" / f"{self.name}.yaml"
 
-    @property
+    @cached_property
     def source_digest(self) -> str:
-        """16 hex digits over every Python file of the folder but `op.py`.
+        """16 hex digits over every Python file of the folder, and of those in it, but `op.py`.
 
         Kernel, launch, inputs and reference decide what a result means: a change in any makes another measurement. How
         a serving process calls the kernel changes nothing that was measured.
         """
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.glob("*.py")):
-            if path.name != "op.py":
-                digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-        return digest.hexdigest()[:16]
+        return _digest(self._files)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the folder has another source now; workers that start later would load that."""
+        return _digest(_python_files(self.folder)) != self.source_digest
+
+    @cached_property
+    def _files(self) -> dict[str, bytes]:
+        return _python_files(self.folder)
 
     @property
     def host_function(self) -> HostFunction:
@@ -62,6 +68,20 @@ class Kernel:
         if not isinstance(found, HostFunction):
             raise UserError(f"{path} defines no `OP = HostFunction(...)`.")
         return found
+
+
+def _python_files(folder: Path) -> dict[str, bytes]:
+    """The contents of the Python files by their paths in the folder, in order; none of hidden folders."""
+    paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*.py"))}
+    return {name.as_posix(): path.read_bytes() for name, path in paths.items() if not name.parts[0].startswith(".")}
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, content in files.items():
+        if name != "op.py":
+            digest.update(name.encode() + b"\0" + content + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def kernel_names() -> dict[str, Path]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from tuner.errors import UserError
 from tuner.records import Environment, Evaluation, Shape, Status, Variant, Winner
 from tuner.session.request import RunRequest, served_shapes
 from tuner.space import Objective
@@ -26,6 +27,7 @@ class Ledger:
         self, request: RunRequest, store: Store, environment: Environment, learn: Callable[[Evaluation], None]
     ) -> None:
         self._store = store
+        self._kernel = request.kernel
         self._shapes = request.shapes
         self._baseline = request.baseline
         self._key = (request.kernel.name, request.kernel.source_digest, environment)
@@ -68,7 +70,8 @@ class Ledger:
         return [each for each in done if each.timing is not None and each.variant not in self.wrong]
 
     def save(self, evaluation: Evaluation) -> None:
-        """Store an evaluation of this run."""
+        """Store an evaluation of this run; UserError where the kernel is another one by now."""
+        self._require_the_same_kernel()
         self._store.save(self._run_id, *self._key[1:], evaluation)
         self.saved += 1
         self._know(evaluation)
@@ -110,7 +113,8 @@ class Ledger:
         return [each for each in found if each.baseline == self._baseline]
 
     def save_winner(self, winner: Winner, drawn_at: datetime) -> None:
-        """Store a winner that was chosen from what was known at that time."""
+        """Store a winner that was chosen from what was known at that time; UserError as for `save`."""
+        self._require_the_same_kernel()
         self._store.save_winners([winner], drawn_at=drawn_at, served=self._served_names[winner.shape])
 
     def finish(self) -> None:
@@ -120,6 +124,13 @@ class Ledger:
     def give_up(self) -> None:
         """Leave what was claimed to others, when the run is broken off."""
         self._store.release(self._run_id)
+
+    def _require_the_same_kernel(self) -> None:
+        if self._kernel.is_changed:
+            raise UserError(
+                f"The files of {self._kernel.name} changed during the run, so that nobody knows what was measured.",
+                hint="Start it again: what is stored until now is of the old source, and stays.",
+            )
 
     def _know(self, evaluation: Evaluation) -> None:
         if evaluation.status is Status.WRONG_OUTPUT:
