@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from session_fakes import (
     BASELINE,
+    ENVIRONMENT,
     SHAPES,
     SPACE,
     SPACE_SIZE,
@@ -24,7 +25,16 @@ from session_fakes import (
 )
 
 from tuner.processes import Failure
-from tuner.records import Evaluation, FrozenMapping, Shape, SpecializationSet, Status, Variant
+from tuner.records import (
+    Environment,
+    Evaluation,
+    FrozenMapping,
+    Shape,
+    SpecializationSet,
+    Status,
+    Target,
+    Variant,
+)
 from tuner.search import Method
 from tuner.session.evaluator import Contest, Decision, Rules
 from tuner.session.events import (
@@ -455,3 +465,26 @@ def test_compiles_that_are_under_way_when_searching_ends_are_cancelled(bench: Be
     assert all(cancelled)
     assert done.summary.timed_out
     assert {variant for variant, _ in done.evaluator.submitted} == {BASELINE}
+
+
+def test_a_run_on_another_device_first_tries_what_won_on_one_of_its_architecture(bench: Bench) -> None:
+    winners = {each.shape: each.variant for each in bench.run(trials=SPACE_SIZE + 1).summary.winners}
+    assert {variant.config for variant in winners.values()} == {config(4, 2)}
+
+    def first_trials(environment: Environment) -> dict[Shape, list[Variant]]:
+        done = bench.run(evaluator=FakeEvaluator(environment=environment), method=Method.TPE, trials=2)
+        return {shape: [variant for variant, at in done.submitted if at == shape] for shape in SHAPES}
+
+    other_device = dataclasses.replace(ENVIRONMENT, device="Another GPU")
+    assert first_trials(other_device) == {shape: [BASELINE, winners[shape]] for shape in SHAPES}
+    other_target = dataclasses.replace(ENVIRONMENT, target=Target("cuda", "100"), device="A third GPU")
+    assert first_trials(other_target) != {shape: [BASELINE, winners[shape]] for shape in SHAPES}
+
+
+def test_a_winner_that_the_space_lacks_is_not_tried(bench: Bench) -> None:
+    bench.run(trials=SPACE_SIZE + 1)
+    rows = dataclasses.replace(SPACE.implementations[0], parameters=FrozenMapping(BLOCK_ROWS=(1, 2)))
+    narrow = dataclasses.replace(SPACE, implementations=(rows,))
+    evaluator = FakeEvaluator(environment=dataclasses.replace(ENVIRONMENT, device="Another GPU"))
+    done = bench.run(evaluator=evaluator, space=narrow, method=Method.TPE, trials=4)
+    assert {variant.config.parameters["BLOCK_ROWS"] for variant, _ in done.submitted} <= {1, 2}

@@ -38,7 +38,7 @@ from tuner.session.machine_code import Dropped, MachineCode
 from tuner.session.pipeline import Pipeline
 from tuner.session.request import RunRequest
 from tuner.session.static_evaluator import StaticEvaluator
-from tuner.session.warm_start import warm_start
+from tuner.session.warm_start import warm_start, won_elsewhere
 from tuner.session.weights import counted_shapes, shape_weights
 from tuner.space import Objective
 from tuner.store import Store
@@ -109,6 +109,7 @@ class TuningSession:
     ) -> None:
         request = replace(request, space=request.space.on(evaluator.environment.target))
         self._request = request
+        self._store = store
         self._listener = listener
         self._evaluator = evaluator
         self._compilers = compilers
@@ -192,7 +193,8 @@ class TuningSession:
             return []
         self._listener(WarmStarting())
         target = self._evaluator.environment.target
-        return warm_start(request, shapes, self._counts, self._code, target, until)
+        estimated = warm_start(request, shapes, self._counts, self._code, target, until)
+        return [*won_elsewhere(request, shapes, target, self._store), *estimated]
 
     def _tradeoff(self) -> Tradeoff | None:
         """What serving costs by what is known now; None under the latency objective."""

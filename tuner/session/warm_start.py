@@ -1,6 +1,6 @@
-"""What each shape tries first: of some configs those that the estimate, from their machine code, finds fastest.
+"""What each shape tries first: what won on the same architecture, and what the estimate finds fastest.
 
-An estimate only proposes: what it proposes is measured like any other trial, and the search learns from it.
+Both only propose: what they propose is measured like any other trial, and the search learns from it.
 """
 
 import math
@@ -10,15 +10,18 @@ from dataclasses import replace
 from itertools import zip_longest
 from random import Random
 
+from tuner.api import published_tables, tables_of
 from tuner.compile.builder import Built
 from tuner.compile.specialization import meta_launch
 from tuner.measure.static import DEVICE_MODELS, estimate_launch
 from tuner.processes import Failure
-from tuner.records import Shape, Target
+from tuner.records import Evidence, Shape, Target
+from tuner.runtime import find
 from tuner.session.compile_counts import CompileCounts
 from tuner.session.ledger import Trial
 from tuner.session.machine_code import MachineCode
 from tuner.session.request import RunRequest
+from tuner.store import Store
 
 # So many of the best estimates are tried; at most this share of a shape's trials is theirs.
 _BEST = 10
@@ -27,6 +30,25 @@ _SHARE = 0.5
 # ten best of all are too much alike where the estimate is blind to what they share (docs/estimates.md).
 _MOST_CONFIGS = 128
 _LONGEST_S = 30.0
+
+
+def won_elsewhere(request: RunRequest, shapes: Sequence[Shape], target: Target, store: Store) -> list[Trial]:
+    """What a lookup would answer at each shape from each table of the target that is published or in the store.
+
+    Winners of other devices, versions and sources of the kernel are as good as any; those that the space lacks are left
+    out.
+    """
+    kernel, trials = request.kernel, dict[Trial, None]()
+    tables = [*tables_of(store.winners(kernel.name)), *published_tables(kernel.name)]
+    for table in tables:
+        where = table.environment
+        if where.evidence is not Evidence.MEASURED or where.target != target:
+            continue
+        for shape in shapes:
+            found = find([table], shape, kernel.spec.dynamic_dimensions, where.device, target)
+            if found is not None and request.space.contains(found.variant, shape):
+                trials[found.variant, shape] = None
+    return list(trials)
 
 
 def warm_start(
