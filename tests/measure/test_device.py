@@ -11,17 +11,19 @@ import torch
 
 from tuner.catalog import Dimension, Implementation, Kernel, KernelSpec, Launch, Tensors
 from tuner.compile.module import LoadedVariant
-from tuner.errors import UnknownNameError
+from tuner.errors import UnknownNameError, UserError
 from tuner.measure import device
 from tuner.measure.benchmark import Samples
 from tuner.measure.device import Checked, DeviceJob, Faulty, check_and_time, check_at, shape_bench, time_alternately
 from tuner.measure.race import Launches, Raced
+from tuner.measure.written import HiddenTimeError
 from tuner.processes import Failure
 from tuner.records import Agreement, Config, FrozenMapping, L2State, Shape, SpecializationSet, Status, Variant
 
 FOLDER = Path("double")
 SHAPE = Shape(count=6)
 MIB, GIB = 1 << 20, 1 << 30
+TWO_SETS_BYTES = 2 * 6 * (8 + 4)  # of six int64 and six fp32 each
 
 
 def limited(limit: int) -> Variant:
@@ -153,6 +155,47 @@ def test_what_is_wrong_on_random_inputs_is_not_timed(bench: Bench) -> None:
     assert bench.sets == ()
 
 
+def test_where_nothing_is_compared_nothing_passes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = bench.kernel()
+    spec = replace(kernel.spec, make_outputs=lambda shape, _: {}, reference=lambda inputs, shape: {})
+    monkeypatch.setattr(device, "load_folder", lambda folder: replace(kernel, spec=spec))
+    monkeypatch.setattr(Double, "run", lambda self, launch: None)
+    with pytest.raises(UserError, match=r"double cannot be checked at count=6: there is no output"):
+        check_at(FOLDER, RIGHT, SHAPE, 3)
+
+
+@pytest.mark.parametrize("what", ["input", "right output"])
+def test_what_another_variant_damaged_convicts_nobody(bench: Bench, what: str) -> None:
+    """A right one is checked once more, on fresh tensors; the others, which may be damaged too, are gone."""
+    check_at(FOLDER, RIGHT, SHAPE, 3)
+    case = shape_bench(FOLDER, SHAPE, 3).random_case
+    damaged = case.inputs["x"] if what == "input" else case.expected["y"]
+    assert isinstance(damaged, torch.Tensor)
+    damaged[2] = 7
+    other = bench.bench(1)
+    assert check_at(FOLDER, OTHER, SHAPE, 3) == Agreement(18, 0, 0)
+    assert other() is None
+    assert bench.made.count(("random", 3)) == 2
+
+
+def test_samples_are_taken_over_tensors_that_are_not_damaged(bench: Bench) -> None:
+    check_at(FOLDER, RIGHT, SHAPE, 3)
+    damaged = shape_bench(FOLDER, SHAPE, 3)
+    damaged.buffers[0][0]["x"][2] = 7.0
+    assert isinstance(time_alternately(FOLDER, [RIGHT, OTHER], SHAPE, L2State.WARM, 3, placements=1), Samples)
+    assert shape_bench(FOLDER, SHAPE, 3) is not damaged
+    assert bench.made.count(("random", 3)) == 2
+
+
+@pytest.mark.parametrize(("earlier", "checks"), [((), 1), ((RIGHT,), 2)])
+def test_a_wrong_variant_is_convicted_on_fresh_tensors(bench: Bench, earlier: Sequence[Variant], checks: int) -> None:
+    for variant in (*earlier, WRONG):
+        found = check_at(FOLDER, variant, SHAPE, 3)
+    assert isinstance(found, Failure)
+    assert found.status is Status.WRONG_OUTPUT
+    assert bench.references == 3 * checks
+
+
 # What is timed.
 
 
@@ -226,6 +269,86 @@ def test_a_candidate_behind_its_writer_races_a_leader_that_is_so_too(
     (behind, writing), (alone, nothing), (no_leader, again) = raced
     assert (behind.known_us, alone.known_us, no_leader) == (1.5 + 7.0, 1.5, None)
     assert (nothing, again is writing is shape_bench(FOLDER, SHAPE, 3).timed_writing) == (None, True)
+
+
+def test_a_time_that_does_not_show_is_no_crash(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash would cost the worker, and its trace would be all that is stored."""
+
+    def hidden(*_: Any, **__: Any) -> Any:
+        raise HiddenTimeError("in 128 rounds it does not show")
+
+    monkeypatch.setattr(device, "alternate_over", hidden)
+    found = time_alternately(FOLDER, [RIGHT], SHAPE, L2State.WRITTEN, 3)
+    assert found == Failure(Status.TIMED_OUT, "in 128 rounds it does not show")
+
+
+def test_every_launch_has_run_before_it_is_timed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs of one buffer may ask for a binary that no other asks for, and a graph capture cannot load it."""
+    ran: list[float] = []
+    run = Double.run
+    monkeypatch.setattr(
+        Double, "run", lambda self, launch: (ran.append(launch.arguments["x"][0].item()), run(self, launch))
+    )
+    monkeypatch.setattr(device, "_l2_bytes", lambda: 4 * GIB)
+    time_alternately(FOLDER, [RIGHT], SHAPE, L2State.COLD, 3)
+    assert ran == [4.0, 4.0, 5.0, 6.0]  # the check, then each
+
+
+def test_buffers_that_keep_the_cache_cold_take_room_from_other_benches(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for by what they hold, and not by what a launch moves."""
+    monkeypatch.setattr(device, "_l2_bytes", lambda: 4 * GIB)
+    other = bench.bench(1)
+    for seed, room, stays in ((0, TWO_SETS_BYTES, True), (1, TWO_SETS_BYTES - 1, False)):
+        check_at(FOLDER, RIGHT, SHAPE, seed)
+        bench.total_bytes = device._BYTES_PER_MOVED * GIB + room
+        assert isinstance(time_alternately(FOLDER, [RIGHT], SHAPE, L2State.COLD, seed), Samples)
+        assert (other() is not None) == stays
+        assert len(shape_bench(FOLDER, SHAPE, seed).buffers) == 3
+        bench.total_bytes = 1 << 50
+
+
+def test_buffers_that_cannot_fit_are_not_made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_l2_bytes", lambda: 4 * GIB)
+    bench.total_bytes = TWO_SETS_BYTES - 1
+    found = time_alternately(FOLDER, [RIGHT], SHAPE, L2State.COLD, 3)
+    assert isinstance(found, Failure)
+    assert found.status is Status.OUT_OF_RESOURCES
+    assert found.log == "2 more sets of inputs and outputs at count=6 take 0.0 GiB; 0.0 GiB are free"
+    assert bench.made == [("random", 3)] * 2
+    assert isinstance(time_alternately(FOLDER, [RIGHT], SHAPE, L2State.WARM, 3, placements=1), Samples)
+
+
+def test_what_moves_nothing_cannot_be_timed_cold(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = bench.kernel()
+    nothing = replace(kernel, spec=replace(kernel.spec, bytes_moved=lambda shape: 0))
+    monkeypatch.setattr(device, "load_folder", lambda folder: nothing)
+    with pytest.raises(UserError, match=r"double cannot be timed cold at count=6: it moves 0 bytes"):
+        time_alternately(FOLDER, [RIGHT], SHAPE, L2State.COLD, 3)
+
+
+def test_work_that_ran_out_of_memory_holds_none_when_it_is_done_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error's trace holds the tensors of all calls that it passed."""
+    alive: list[bool] = []
+    first: list[weakref.ref[torch.Tensor]] = []
+
+    def run(self: Double, launch: Launch) -> None:
+        first.append(weakref.ref(launch.arguments["x"]))
+        alive.append(first[0]() is not None)
+        raise torch.OutOfMemoryError("no memory is left")
+
+    monkeypatch.setattr(Double, "run", run)
+    for work in (
+        lambda: check_at(FOLDER, RIGHT, SHAPE, 3),
+        lambda: time_alternately(FOLDER, [RIGHT], SHAPE, L2State.WARM, 3),
+    ):
+        alive.clear()
+        first.clear()
+        work()
+        assert alive == [True, False]
 
 
 def test_work_that_runs_out_of_memory_is_done_again_without_other_benches(bench: Bench) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tuner.measure.benchmark import Samples, Timed
 from tuner.measure.race import Leader, Raced, alternate, alternate_over, race
 from tuner.measure.statistics import uncertainty
+from tuner.measure.written import HiddenTimeError
 from tuner.records import Conditions
 
 Launch = Callable[[], None]
@@ -20,10 +21,14 @@ QUIET, NOISY = 0.0005, 0.1
 
 @dataclass
 class FakeGpu:
-    """Samples around a mean per candidate, with noise of its own and a clock that drifts for all alike."""
+    """Samples around a mean per candidate, with noise of its own and a clock that drifts for all alike.
+
+    In the `hidden` rounds what is sampled last takes ten times as long.
+    """
 
     seed: int = 0
     drift: float = 0.05
+    hidden: range = range(0)
     conditions: Iterator[Conditions | None] | None = None
     batches: list[int] = field(default_factory=list)
     done: list[tuple[Any, ...]] = field(default_factory=list)
@@ -57,6 +62,7 @@ class FakeGpu:
         clock = 1 + self.drift * np.sin(np.arange(before, before + rounds) / 20)
         laws = [self.laws[each.run] for each in timed]
         times_us = [mean_us * clock * self._draw.lognormal(0, noise, rounds) for mean_us, noise in laws]
+        times_us[-1] = times_us[-1] * np.where(np.isin(np.arange(before, before + rounds), self.hidden), 10.0, 1.0)
         return Samples(
             [list(map(float, each)) for each in times_us], next(self.conditions) if self.conditions else None
         )
@@ -214,6 +220,45 @@ def test_ratios_of_own_times_end_the_alternation_and_each_set_has_its_own_writin
         assert [len(each) for each in samples.times_us] == [rounds, rounds]  # the two sets share them
         for each, expected in zip(samples.times_us, (20.0, 10.0), strict=True):
             assert float(np.median(each)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_candidate_whose_own_time_does_not_show_at_once_is_sampled_on(gpu: NewGpu, alone: bool) -> None:
+    """Nothing is lost or known before it does, when more than half of the rounds show it."""
+    for hidden, rounds in ((8, 32), (24, 56), (63, 128)):
+        made = gpu(drift=0.0, hidden=range(hidden))
+        writing = Timed(made.launches(90.0, 0.0)[0], 20)
+        raced = race(made.launches(120.0, 0.0), None if alone else made.leader(130.0, 0.0), writing=writing)
+        assert (len(raced.samples_us), sum(made.batches)) == (rounds, rounds)
+        assert float(np.median(raced.samples_us)) == pytest.approx(30.0)
+
+
+def test_an_own_time_that_never_shows_ends_with_the_most_rounds(gpu: NewGpu) -> None:
+    made = gpu(drift=0.0)
+    writing = Timed(made.launches(90.0, 0.0)[0], 20)
+    with pytest.raises(HiddenTimeError, match=r"in 128 rounds writing the inputs takes 90.00 us"):
+        race(made.launches(90.0, 0.0), None, writing=writing)
+    assert sum(made.batches) == 128
+
+
+def test_own_times_that_do_not_show_at_once_keep_a_set_alternating(gpu: NewGpu) -> None:
+    for hidden, batches in ((range(10), [16, 16, 32]), (range(16), [16, 16, 16, 48]), (range(16, 26), [16, 16, 16])):
+        made = gpu(drift=0.0, hidden=hidden)
+        sets = [[made.launches(us + 90.0, 0.0) for us in (20.0, 10.0, 0.0)] for _ in range(2)]
+        samples = alternate_over(sets, writing=True)
+        assert made.batches == batches
+        assert [float(np.median(each)) for each in samples.times_us] == pytest.approx([20.0, 10.0])
+
+
+def test_own_times_that_never_show_end_the_alternation(gpu: NewGpu) -> None:
+    for which in range(2):
+        made = gpu(drift=0.0)
+        own_us = [[20.0, 10.0, 0.0], [20.0, 10.0, 0.0]]
+        own_us[which][1] = 0.0
+        sets = [[made.launches(us + 90.0, 0.0) for us in each] for each in own_us]
+        with pytest.raises(HiddenTimeError, match="in 64 rounds"):
+            alternate_over(sets, writing=True)
+        assert sum(made.batches) == 64 + which * 16
 
 
 BATCHES = [

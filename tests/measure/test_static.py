@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.measure.static import DEVICE_MODELS, device_model, estimate, programs_at_once
+from tuner.measure.static import DEVICE_MODELS, estimate, programs_at_once
 from tuner.records import KNOWN_TARGETS, Binary, FrozenMapping, Target
 
 targets = st.sampled_from(KNOWN_TARGETS).map(Target.parse)
@@ -48,7 +48,7 @@ def time_us(binary: Binary, programs: int, num_warps: int, bytes_moved: int, flo
 def test_every_known_target_has_a_device() -> None:
     assert set(DEVICE_MODELS) == set(KNOWN_TARGETS)
     for text in KNOWN_TARGETS:
-        device = device_model(Target.parse(text))
+        device = DEVICE_MODELS[text]
         assert device.shared_bytes_per_program <= device.shared_bytes_per_unit
 
 
@@ -56,7 +56,7 @@ def test_every_known_target_has_a_device() -> None:
 def test_never_faster_than_the_memory(
     binary: Binary, programs: int, num_warps: int, bytes_moved: int, flops: int, target: Target
 ) -> None:
-    device = device_model(target)
+    device = DEVICE_MODELS[str(target)]
     bandwidth = device.cache_bandwidth_bytes_s if bytes_moved < device.cache_bytes else device.bandwidth_bytes_s
     floor_us = bytes_moved / bandwidth * 1e6 + device.start_us
     assert time_us(binary, programs, num_warps, bytes_moved, flops, target) >= floor_us * (1 - 1e-9)
@@ -132,7 +132,7 @@ def test_repeats_are_believed_before_the_traffic() -> None:
 
 
 def test_what_fits_into_the_cache_moves_faster() -> None:
-    cache = device_model(H100).cache_bytes
+    cache = DEVICE_MODELS[str(H100)].cache_bytes
     quarter, half, whole = (time_us(SMALL, 10_000, 4, cache // part, 0, H100) for part in (4, 2, 1))
     assert half < 2 * quarter
     assert whole > 2.5 * half
@@ -140,7 +140,7 @@ def test_what_fits_into_the_cache_moves_faster() -> None:
 
 def test_a_warp_alone_takes_more_than_a_cycle_for_each_instruction() -> None:
     instructions = 10_000
-    cycles_us = instructions / device_model(H100).clock_hz * 1e6
+    cycles_us = instructions / DEVICE_MODELS[str(H100)].clock_hz * 1e6
     assert time_us(dataclasses.replace(SMALL, instructions=instructions), 1, 1, 1000, 0, H100) > 2 * cycles_us
 
 
@@ -168,14 +168,14 @@ def test_a_program_alone_on_its_unit_leaves_the_memory_idle() -> None:
 @pytest.mark.parametrize("text", KNOWN_TARGETS)
 def test_all_shared_memory_can_be_used(text: str) -> None:
     target = Target.parse(text)
-    limit = dataclasses.replace(SMALL, shared_bytes=device_model(target).shared_bytes_per_program)
+    limit = dataclasses.replace(SMALL, shared_bytes=DEVICE_MODELS[str(target)].shared_bytes_per_program)
     assert estimate(limit, 100, 4, 1000, 0, target) is not None
 
 
 @pytest.mark.parametrize("text", KNOWN_TARGETS)
 def test_what_does_not_fit_has_no_time(text: str) -> None:
     target = Target.parse(text)
-    device = device_model(target)
+    device = DEVICE_MODELS[str(target)]
     over = dataclasses.replace(SMALL, shared_bytes=device.shared_bytes_per_program + 1)
     assert estimate(over, 100, 4, 1000, 0, target) is None
     assert programs_at_once(over, 4, target) == 0

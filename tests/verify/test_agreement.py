@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.catalog import Bounds, Tolerance
+from tuner.errors import UserError
 from tuner.verify import agreement
-from tuner.verify.agreement import compare, poison
+from tuner.verify.agreement import compare, poison, poison_against
 
 FLOATS = [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float16, torch.float32, torch.float64]
+OTHER_NAN = [torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
 INTEGERS = [torch.uint8, torch.int16, torch.int32, torch.int64]
 NAN, INF = float("nan"), float("inf")
 
@@ -30,23 +32,67 @@ def fp8(*codes: int) -> torch.Tensor:
     return torch.tensor(codes, dtype=torch.uint8).view(torch.float8_e4m3fn)
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS], ids=str)
+def every_value(dtype: torch.dtype) -> torch.Tensor:
+    """All that a byte can hold, and wider numbers that repeat it; NaN left out, for nothing tells it from poison."""
+    codes = torch.arange(256).to(torch.uint8)
+    if dtype is torch.bool:
+        return (codes % 2).bool()
+    values = codes[:, None].expand(256, dtype.itemsize).contiguous().view(dtype).squeeze(1)
+    return values[~values.double().isnan()]
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *OTHER_NAN, *INTEGERS, torch.int8, torch.uint16, torch.bool], ids=str)
 @pytest.mark.parametrize("bounded", [False, True])
 def test_every_untouched_element_is_noticed(dtype: torch.dtype, bounded: bool) -> None:
-    right = tensor(*range(12), dtype=dtype).reshape(3, 4)
+    right = every_value(dtype)
+    right = right[: len(right) // 2 * 2].reshape(2, -1)
     reference = Bounds(right, right.clone()) if bounded else right
-    bytes_each = dtype.itemsize if bounded and dtype in INTEGERS else 1
+    bytes_each = dtype.itemsize if bounded and not dtype.is_floating_point else 1
     outputs = {"y": torch.empty_like(right)}
-    poison(outputs)
+    poison_against(outputs, {"y": reference})
     assert compare(outputs, {"y": reference}, {}).mismatched == right.numel() * bytes_each
+    before = outputs["y"].clone()
     for untouched in range(right.numel()):
         outputs["y"].copy_(right)
-        assert held(outputs["y"], reference) == (0, 0)
-        poison(outputs)
-        before = outputs["y"].flatten()[untouched].clone()
-        outputs["y"].copy_(right)
-        outputs["y"].view(-1)[untouched] = before
+        outputs["y"].view(-1)[untouched] = before.view(-1)[untouched]
         assert held(outputs["y"], reference)[0] == bytes_each
+
+
+def untouched(reference: torch.Tensor | Bounds, size: torch.Tensor, **limits: float) -> int:
+    """How many elements of an output like `size` are wrong when none is written."""
+    output = torch.empty_like(size)
+    poison_against({"y": output}, {"y": reference})
+    return held(output, reference, **limits)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64], ids=str)
+def test_an_untouched_integer_is_noticed_where_others_are_right_too(dtype: torch.dtype) -> None:
+    """Whatever one fill for all could be."""
+    right = torch.arange(256).to(torch.uint8).to(dtype)
+    assert untouched(right, right, absolute=4.0, relative=0.1) == 256
+    high = every_value(dtype)
+    low = high.view(torch.uint8).clamp(min=100).sub(100).view(dtype)  # of each byte
+    if dtype is not torch.int8:
+        assert untouched(Bounds(low, high), high) == 256 * dtype.itemsize
+
+
+@pytest.mark.parametrize("dtype", OTHER_NAN, ids=str)
+def test_an_untouched_number_is_noticed_where_any_other_is_right(dtype: torch.dtype) -> None:
+    least, most = tensor(-240, dtype=dtype), tensor(240, dtype=dtype)
+    assert untouched(Bounds(least, most), least) == 1
+    assert untouched(most, most, absolute=1e9) == 1
+
+
+def test_poison_is_of_the_outputs_type_and_keeps_its_layout() -> None:
+    """A reference may have another type and, element by element, another shape; outputs may share a storage."""
+    storage = torch.zeros(4, 8, dtype=torch.int16)
+    outputs = {"one": storage[1:3, 2:5], "other": storage[:1].t()}
+    expected = {"one": torch.arange(-1, 5.0), "other": torch.arange(8)[None]}
+    poison_against(outputs, expected)
+    found = compare(outputs, expected, {})
+    assert found.mismatched == found.elements == 14
+    for between in (storage[1:3, :2], storage[1:3, 5:], storage[3]):
+        assert between.eq(-1).all()
 
 
 def test_poison_reaches_what_lies_between_the_rows() -> None:
@@ -113,14 +159,14 @@ def test_packed_integers_are_held_byte_by_byte() -> None:
     assert held(torch.tensor([0x7F7E7E7C, 1], dtype=torch.int32), Bounds(low, high)) == (2, 1)
     found = compare({"y": low + 256}, {"y": Bounds(low, low)}, {})
     assert (found.elements, found.mismatched) == (8, 2)
-    assert found.detail == "y: flat element 1 is 126"
+    assert found.detail == "y: flat element 1 is 126, expected 125"
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_plain_integers_are_held_as_numbers(dtype: torch.dtype) -> None:
     low = tensor(100, 0, dtype=dtype)
     found = compare({"y": low + 2}, {"y": low}, {})
-    assert (found.elements, found.mismatched, found.detail) == (2, 2, "y: flat element 0 is 102")
+    assert (found.elements, found.mismatched, found.detail) == (2, 2, "y: flat element 0 is 102, expected 100")
     assert held(low + 2, low, absolute=1.0, relative=0.01) == (1, 0)
 
 
@@ -131,6 +177,23 @@ def test_any_layout_can_be_compared(dtype: torch.dtype) -> None:
     for view in (storage.t()[:, :1], storage[:1].t(), storage[1:3, 2:5], storage.t(), storage[0, 0]):
         for reference in (view.clone(), Bounds(view.clone(), view.clone()), Bounds(view, view)):
             assert held(view, reference) == (0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint64, torch.int32, torch.bool], ids=str)
+def test_integers_are_held_to_every_bit(dtype: torch.dtype) -> None:
+    """float64 has 53 of them; another integer type may say what is right."""
+    wide = 0 if dtype in (torch.int32, torch.bool) else 1 << 60
+    right = torch.tensor([wide, wide, wide + 1])
+    assert held(torch.tensor([wide, wide + 1, wide + 1]).to(dtype), right) == (1, 0)
+    assert held(right.to(dtype), right.to(dtype)) == (0, 0)
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_complex_numbers_are_refused(bounded: bool) -> None:
+    real, other = torch.zeros(2), torch.tensor([1j, 2j])
+    for output, right in ((other, other), (real, other), (other, real)):
+        with pytest.raises(UserError, match=r"output y or its reference is complex.*\n.*view_as_real"):
+            held(output, Bounds(right, right) if bounded else right)
 
 
 def test_a_tolerance_is_absolute_plus_relative() -> None:
@@ -194,4 +257,4 @@ def test_several_outputs_are_added_up() -> None:
     outputs = {"a": tensor(1, 2), "b": tensor(3, 4, 5)}
     found = compare(outputs, {"a": tensor(1, 2), "b": Bounds(tensor(3, 4, 6), tensor(3, 5, 6))}, {})
     assert (found.elements, found.mismatched, found.undecided) == (5, 1, 1)
-    assert found.detail == "b: flat element 2 is 5.0"
+    assert found.detail == "b: flat element 2 is 5.0, expected 6.0"

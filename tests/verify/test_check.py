@@ -10,6 +10,7 @@ import torch
 
 from tuner.catalog import Bounds, Dimension, Implementation, Kernel, KernelSpec, Launch, Tensors
 from tuner.compile.module import LoadedVariant
+from tuner.errors import UserError
 from tuner.records import Agreement, Config, FrozenMapping, Shape, SpecializationSet
 from tuner.verify import check
 from tuner.verify.check import check_cases, make_case, make_cases
@@ -87,11 +88,13 @@ def test_elements_are_added_up_over_the_cases() -> None:
 
 
 def test_wrong_on_random_inputs_ends_there() -> None:
-    assert checked(Double(limit=5)) == Agreement(6, 6, 0, "on random inputs, y: flat element 0 is 5.0")
+    assert checked(Double(limit=5)) == Agreement(6, 6, 0, "on random inputs, y: flat element 0 is 5.0, expected 6.0")
 
 
 def test_wrong_on_an_edge_names_it() -> None:
-    assert checked(Double(limit=100)) == Agreement(12, 6, 0, "on huge inputs, y: flat element 0 is 100.0")
+    assert checked(Double(limit=100)) == Agreement(
+        12, 6, 0, "on huge inputs, y: flat element 0 is 100.0, expected 5.999999788053342e+30"
+    )
 
 
 def test_what_another_case_left_does_not_count() -> None:
@@ -100,7 +103,7 @@ def test_what_another_case_left_does_not_count() -> None:
     outputs = {"y": torch.zeros(6)}
     found = check_cases(KERNEL, Double(written=4), CONFIG, SHAPE, [zeros, zeros], outputs)
     assert (found.elements, found.mismatched) == (6, 2)
-    assert found.detail == "on zeros inputs, y: flat element 4 is nan"
+    assert found.detail == "on zeros inputs, y: flat element 4 is nan, expected 0.0 to 1.0"
 
 
 def test_without_a_reference_the_baseline_says_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,17 +111,117 @@ def test_without_a_reference_the_baseline_says_what_is_right(monkeypatch: pytest
     kernel = replace(KERNEL, spec=replace(SPEC, reference=None))
     assert checked(Double(limit=100), kernel) == Agreement(18, 0, 0, check._NO_REFERENCE)
     assert "held against the baseline's output" in check._NO_REFERENCE
-    assert checked(Double(), kernel).detail == "on huge inputs, y: flat element 0 is 5.999999788053342e+30"
+    assert (
+        checked(Double(), kernel).detail == "on huge inputs, y: flat element 0 is 5.999999788053342e+30, expected 100.0"
+    )
+
+
+def test_what_is_not_written_counts_where_poison_might_be_right() -> None:
+    """All ones are right here, and true; a partial write of either must not pass."""
+    for right in (torch.full((6,), -1), torch.ones(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool)):
+        spec = replace(SPEC, reference=lambda inputs, shape, right=right: {"y": right}, edge_inputs=FrozenMapping())
+        case = make_case(replace(KERNEL, spec=spec), SHAPE, "random", maker(0)(SHAPE, "cpu", 0))
+
+        class Writes(Double):
+            def run(self, launch: Launch, right: torch.Tensor = right) -> None:
+                launch.arguments["y"][: self.written] = right[: self.written]
+
+        for written, wrong in ((6, 0), (4, 2)):
+            outputs = {"y": torch.empty_like(right)}
+            found = check_cases(KERNEL, Writes(written=written), CONFIG, SHAPE, [case], outputs)
+            assert found.mismatched == wrong
+
+
+@dataclass(frozen=True)
+class Alters(Double):
+    """Is right, and then does something to its input."""
+
+    how: Any = None
+
+    def run(self, launch: Launch) -> None:
+        super().run(launch)
+        self.how(launch.arguments["x"])
+
+
+def add_at(place: int) -> Any:
+    return lambda x: x[place : place + 1].add_(1)
 
 
 @pytest.mark.parametrize("at", [0, 5])
 def test_a_variant_that_writes_to_its_input_is_wrong_however_right_its_output_is(at: int) -> None:
     """What it wrote there would make the next ones look wrong."""
-
-    class Writes(Double):
-        def run(self, launch: Launch) -> None:
-            super().run(launch)
-            launch.arguments["x"][at] += 1
-
-    found = checked(Writes())
+    found = checked(Alters(how=add_at(at)))
     assert (found.mismatched, found.detail) == (1, "on random inputs, it wrote to its input x")
+    assert found.difference == "on random inputs, it wrote to its input x"
+    assert (
+        checked(Double(limit=5)).difference
+        == "6 of 6 elements differ; on random inputs, y: flat element 0 is 5.0, expected 6.0"
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.arange(12.0).reshape(6, 2),
+        lambda: torch.arange(12, dtype=torch.float64),
+        lambda: torch.arange(24.0).bfloat16().reshape(6, 4)[:, 1:],
+        lambda: torch.arange(6).to(torch.uint8),
+        lambda: torch.arange(12.0).reshape(2, 6).T,
+    ],
+    ids=["rows", "one dimension", "strided", "bytes", "columns"],
+)
+@pytest.mark.parametrize("chunk", [1 << 26, 4, 1])
+def test_an_input_whose_rows_change_places_is_not_as_it_was(
+    make: Any, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.verify.agreement._CHUNK", chunk)
+    x = make()
+    before = check._sums({"x": x})
+    assert check._sums({"x": x}) == before
+    x.copy_(x.flip(0))
+    assert check._sums({"x": x}) != before
+    x.copy_(x.flip(0))
+    assert check._sums({"x": x}) == before
+    x[-1:] += 1
+    assert check._sums({"x": x}) != before
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_change_of_the_topmost_bit_shows(at: int) -> None:
+    x = torch.ones(4, dtype=torch.float64)
+    before = check._sums({"x": x})
+    x[at] = -1
+    assert check._sums({"x": x}) != before
+
+
+def test_inputs_of_any_size_have_a_sum() -> None:
+    inputs = {"none": torch.empty(0, 4), "scalar": torch.tensor(3.0), "flag": torch.tensor(True)}
+    assert check._sums(inputs) == {"none": 0, "scalar": int(torch.tensor(3.0).view(torch.int32)), "flag": 1}
+
+
+def test_a_reference_that_writes_to_an_input_is_an_error() -> None:
+    def in_place(inputs: Tensors, shape: Shape) -> Mapping[str, torch.Tensor]:
+        return {"y": inputs["x"].mul_(2)}
+
+    with pytest.raises(UserError, match=r"The reference of double writes to its input x"):
+        checked(Double(), replace(KERNEL, spec=replace(SPEC, reference=in_place)))
+
+
+def test_a_baseline_that_stands_for_the_reference_and_writes_to_an_input_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(check, "load_variant", lambda kernel, variant: Alters(how=add_at(0)))
+    with pytest.raises(
+        UserError, match=r"The baseline of double writes to its input x.\n.*in place cannot be tuned yet"
+    ):
+        checked(Double(), replace(KERNEL, spec=replace(SPEC, reference=None)))
+
+
+def test_what_the_baseline_leaves_unwritten_is_no_accident_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros that happened to lie there would be right."""
+    monkeypatch.setattr(check, "load_variant", lambda kernel, variant: Double(written=4))
+    spec = replace(SPEC, reference=None, make_outputs=lambda shape, device: {"y": torch.zeros(6)})
+    case = make_case(replace(KERNEL, spec=spec), SHAPE, "random", maker(1)(SHAPE, "cpu", 1))
+    wanted = case.expected["y"]
+    assert isinstance(wanted, torch.Tensor)
+    assert wanted.isnan().tolist() == [False] * 4 + [True] * 2

@@ -7,6 +7,7 @@ import torch
 from kernel_examples import DOUBLED, SCALE_ROWS, copy_kernel, scale_rows_variant
 
 from tuner.catalog import load_kernel
+from tuner.errors import UserError
 from tuner.processes import Failure, WorkerPool, result
 from tuner.records import Agreement, Config, FrozenMapping, Status, Variant
 from tuner.verify.interpreter import check_in_interpreter, patch_conversions
@@ -148,6 +149,14 @@ def test_a_variant_that_is_wrong_on_an_edge_alone_ends_as_wrong_output(interpret
     assert failure.status is Status.WRONG_OUTPUT
     assert "at num_rows=3: " in failure.log
     assert "of 768 elements differ; on huge inputs, y: flat element" in failure.log
+
+
+@pytest.mark.parametrize("shapes", ["", "Shape(num_rows=0, columns=128),"])
+def test_where_nothing_is_compared_nothing_passes(shapes: str, interpreter: WorkerPool, tmp_path: Path) -> None:
+    listed = "check_shapes=(Shape(num_rows=3, columns=128), Shape(num_rows=4, columns=16))"
+    folder = copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": (listed, f"check_shapes=({shapes})")})
+    with pytest.raises(UserError, match=r"scale_rows cannot be checked without a GPU.*\n.*`check_shapes`"):
+        check(interpreter, folder, scale_rows_variant())
 
 
 def test_outside_the_interpreter_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

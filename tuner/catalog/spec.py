@@ -52,6 +52,13 @@ class Launch:
     grid: tuple[int, ...]
     arguments: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.grid, tuple) or not 1 <= len(self.grid) <= 3:
+            raise UserError(
+                f"The grid of a launch is {self.grid!r}; expected one to three numbers in a tuple.",
+                hint="Write Launch((programs,), ...).",
+            )
+
 
 @dataclass(frozen=True)
 class HostFunction:
@@ -91,6 +98,9 @@ class Tolerance:
 class KernelSpec:
     """What a kernel computes, how it is called, and what it is held against.
 
+    A kernel that adds to what its outputs hold (atomics, split-K) or works in place cannot be tuned yet: outputs are
+    poisoned before a check, and launches are repeated over the same buffers.
+
     make_inputs(shape, device, seed): fresh random inputs by name; `device` may be `meta`.
     edge_inputs: makers like `make_inputs`, by name, of inputs that random ones miss (zeros, huge values, other
         strides); every variant must be right on these too. Strides of the same specialization class (1, a multiple of
@@ -99,7 +109,8 @@ class KernelSpec:
     launch(inputs, outputs, shape, config): grid and arguments of one launch.
     reference(inputs, shape): for each output either the right tensor (held to `tolerances`) or `Bounds`.
         Without a reference the baseline's output is the reference.
-    written_inputs: the names of the inputs that the kernel in front of this one has just written.
+    written_inputs: the names of the inputs that the kernel in front of this one has just written. Timing replaces what
+        they hold, every row by row 0: name none that says where to read or write (indices, routing).
     bytes_moved(shape), flops(shape): the least traffic (bytes) and arithmetic of one call.
     check_shapes: small shapes that reach every path, for checks in Triton's interpreter.
     """

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from statistics import median
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
 from tuner.catalog import Kernel, Tensors, load_folder
@@ -18,7 +19,7 @@ from tuner.errors import UnknownNameError, UserError
 from tuner.measure.benchmark import Samples, Timed, prepare, probe, sample, warm_up
 from tuner.measure.race import Leader, alternate_over, race
 from tuner.measure.statistics import summarize
-from tuner.measure.written import behind, writing
+from tuner.measure.written import HiddenTimeError, behind, writing
 from tuner.processes import Failure
 from tuner.records import Agreement, Conditions, L2State, Shape, Status, Timing, Variant
 from tuner.verify.check import RANDOM, Case, check_cases, make_case, make_edge_cases
@@ -34,9 +35,10 @@ _FAR_BEYOND = 4
 # highest right outputs, and 1 for the buffers that are written again.
 _BYTES_PER_MOVED = 6
 _WRITING_ROUNDS = 16
-# The float64 temporaries of a reference that works in chunks, those of a comparison, and buffers that keep L2 cold.
+# The float64 temporaries of a reference that works in chunks, and those of a comparison.
 _RESERVED_BYTES = 6 << 30
 _MOST_BENCHES = 64
+_GIB = 1 << 30
 
 R = TypeVar("R")
 
@@ -94,11 +96,20 @@ class ShapeBench:
         return make_edge_cases(self.kernel, self.shape, "cuda", self.seed)
 
     def check(self, variant: Variant, edges: bool = True) -> Agreement:
-        """Hold the variant against the reference on random inputs and, unless told otherwise, on every edge."""
+        """Hold the variant against the reference on random inputs and, unless told otherwise, on every edge.
+
+        UserError where there is nothing to compare.
+        """
         loaded = load_variant(self.kernel, variant)
         cases = [self.random_case, *(self.edge_cases if edges else ())]
         _, outputs = self._first_buffers(1)[0]
-        return check_cases(self.kernel, loaded, variant.config, self.shape, cases, outputs)
+        found = check_cases(self.kernel, loaded, variant.config, self.shape, cases, outputs)
+        if not (found.elements or found.mismatched):
+            raise UserError(
+                f"{self.kernel.name} cannot be checked at {self.shape.label}: there is no output to compare.",
+                hint="Let `make_outputs` and `reference` of its KernelSpec name what the kernel writes.",
+            )
+        return found
 
     def launches(self, variant: Variant, l2: L2State, placement: int = 0) -> list[Callable[[], None]]:
         """Launches of the variant over one set of buffers, or from that one on as many as keep the L2 cache cold.
@@ -111,7 +122,8 @@ class ShapeBench:
             partial(loaded.run, spec.launch(inputs, outputs, self.shape, variant.config))
             for inputs, outputs in self._rotated(l2, placement)
         ]
-        found[0]()  # loads the binary, which a graph capture must not do
+        for launch in found:  # loads the binary, which a graph capture must not do; inputs may ask for another one
+            launch()
         return [behind(self.writing(placement), each) for each in found] if l2 is L2State.WRITTEN else list(found)
 
     def writing(self, placement: int = 0) -> Callable[[], None]:
@@ -153,16 +165,39 @@ class ShapeBench:
     def _rotated(self, l2: L2State, placement: int) -> Sequence[tuple[Tensors, Tensors]]:
         spec, wanted = self.kernel.spec, 1
         if l2 is L2State.COLD:
-            wanted += _COLD_FACTOR * _l2_bytes() // max(spec.bytes_moved(self.shape), 1)
+            moved = spec.bytes_moved(self.shape)
+            if moved < 1:
+                raise UserError(
+                    f"{spec.name} cannot be timed cold at {self.shape.label}: it moves {moved} bytes there.",
+                    hint="Let `bytes_moved` of its KernelSpec say how much one call moves.",
+                )
+            wanted += _COLD_FACTOR * _l2_bytes() // moved
         first = placement + (l2 is L2State.WRITTEN)
         return self._first_buffers(first + wanted)[first:]
 
     def _first_buffers(self, count: int) -> Sequence[tuple[Tensors, Tensors]]:
-        spec = self.kernel.spec
+        if not self.buffers:
+            self._add_buffers()
+        if (missing := count - len(self.buffers)) > 0:
+            self._require_room(missing)
         while len(self.buffers) < count:
-            inputs = spec.make_inputs(self.shape, "cuda", self.seed + len(self.buffers))
-            self.buffers.append((inputs, spec.make_outputs(self.shape, "cuda")))
+            self._add_buffers()
         return self.buffers[:count]
+
+    def _require_room(self, sets: int) -> None:
+        """For so many sets of buffers like the first; OutOfMemoryError where that cannot be had."""
+        inputs, outputs = self.buffers[0]
+        needed_bytes = sets * _held_bytes([*inputs.values(), *outputs.values()])
+        _benches.make_room(needed_bytes)
+        if (free_bytes := _free_bytes()) < needed_bytes:
+            raise torch.OutOfMemoryError(
+                f"{sets} more sets of inputs and outputs at {self.shape.label} take {needed_bytes / _GIB:.1f} GiB;"
+                f" {free_bytes / _GIB:.1f} GiB are free"
+            )
+
+    def _add_buffers(self) -> None:
+        inputs = self.kernel.spec.make_inputs(self.shape, "cuda", self.seed + len(self.buffers))
+        self.buffers.append((inputs, self.kernel.spec.make_outputs(self.shape, "cuda")))
 
 
 def _ready(launches: Sequence[Callable[[], None]]) -> Timed:
@@ -180,7 +215,9 @@ class _Benches:
         key = folder, shape, seed
         if key not in self._kept:
             kernel = load_folder(folder)
-            self._make_room(_BYTES_PER_MOVED * kernel.spec.bytes_moved(shape) + _RESERVED_BYTES)
+            if len(self._kept) == _MOST_BENCHES:
+                self._kept.popitem(last=False)
+            self.make_room(_BYTES_PER_MOVED * kernel.spec.bytes_moved(shape) + _RESERVED_BYTES)
             self._kept[key] = ShapeBench(kernel, shape, seed)
         self._kept.move_to_end(key)
         return self._kept[key]
@@ -188,9 +225,8 @@ class _Benches:
     def clear(self) -> None:
         self._kept.clear()
 
-    def _make_room(self, needed_bytes: int) -> None:
-        if len(self._kept) == _MOST_BENCHES:
-            self._kept.popitem(last=False)
+    def make_room(self, needed_bytes: int) -> None:
+        """Drop those unused for longest until so much is free, or none is left."""
         if _free_bytes() < needed_bytes:
             torch.cuda.empty_cache()  # what torch keeps of earlier checks is free too
         while self._kept and _free_bytes() < needed_bytes:
@@ -203,6 +239,11 @@ _benches = _Benches()
 
 def _free_bytes() -> int:
     return torch.cuda.mem_get_info()[0]
+
+
+def _held_bytes(tensors: Iterable[Tensor]) -> int:
+    """What the tensors' storages take, each counted once."""
+    return sum({each.data_ptr(): each.nbytes() for each in (tensor.untyped_storage() for tensor in tensors)}.values())
 
 
 def _l2_bytes() -> int:
@@ -221,7 +262,7 @@ def check_and_time(job: DeviceJob) -> Checked | Failure:
 
 def check_at(folder: Path, variant: Variant, shape: Shape, seed: int) -> Agreement | Failure:
     """Check a variant in every case of a shape, without timing it."""
-    return _ended(lambda: _checked(shape_bench(folder, shape, seed), variant))
+    return _ended(lambda: _checked(folder, variant, shape, seed))
 
 
 def time_alternately(
@@ -232,32 +273,41 @@ def time_alternately(
     Each is checked first, on random inputs alone: for the edges see `check_at`. `placements`: over so many sets of
     buffers, where their place matters.
     """
-    return _ended(lambda: _time_alternately(shape_bench(folder, shape, seed), variants, l2, placements))
+    return _ended(lambda: _time_alternately(folder, variants, shape, l2, seed, placements))
 
 
 def _check_and_time(job: DeviceJob) -> Checked | Failure:
-    bench = shape_bench(job.folder, job.shape, job.seed)
-    agreement = _checked(bench, job.variant)
+    agreement = _checked(job.folder, job.variant, job.shape, job.seed)
     if isinstance(agreement, Failure):
         return agreement
+    bench = shape_bench(job.folder, job.shape, job.seed)
     leader = bench.timed_leader(job.leader[0], job.l2, job.leader[1]) if job.leader else None
     raced = race(bench.launches(job.variant, job.l2), leader, writing=bench.writer(job.l2))
     return Checked(agreement, summarize(raced.samples_us), raced.conditions)
 
 
-def _checked(bench: ShapeBench, variant: Variant, edges: bool = True) -> Agreement | Failure:
-    agreement = bench.check(variant, edges)
-    if agreement.mismatched:
-        _benches.clear()  # whatever it wrote beside its output may lie in the tensors of any bench
-        return Failure(Status.WRONG_OUTPUT, agreement.difference)
-    return agreement
+def _checked(folder: Path, variant: Variant, shape: Shape, seed: int, edges: bool = True) -> Agreement | Failure:
+    """Check a variant; what is wrong on tensors that another may have damaged is checked once more, on fresh ones."""
+    while True:
+        bench = shape_bench(folder, shape, seed)
+        is_fresh = not bench.buffers
+        agreement = bench.check(variant, edges)
+        if not agreement.mismatched:
+            return agreement
+        del bench
+        _benches.clear()  # whatever was written beside an output may lie in the tensors of any bench
+        if is_fresh:
+            return Failure(Status.WRONG_OUTPUT, agreement.difference)
 
 
-def _time_alternately(bench: ShapeBench, variants: Sequence[Variant], l2: L2State, placements: int) -> Samples | Faulty:
+def _time_alternately(
+    folder: Path, variants: Sequence[Variant], shape: Shape, l2: L2State, seed: int, placements: int
+) -> Samples | Faulty:
     for variant in variants:
-        agreement = _ended(partial(_checked, bench, variant, edges=False))
+        agreement = _ended(partial(_checked, folder, variant, shape, seed, edges=False))
         if isinstance(agreement, Failure):
             return Faulty(variant, agreement)
+    bench = shape_bench(folder, shape, seed)
     count = 1 if bench.one_placement(l2) else placements
     sets = [[bench.launches(each, l2, number) for each in variants] for number in range(count)]
     if l2 is not L2State.WRITTEN:
@@ -268,7 +318,7 @@ def _time_alternately(bench: ShapeBench, variants: Sequence[Variant], l2: L2Stat
 def _ended(work: Callable[[], R], again: bool = True) -> R | Failure:
     """What a piece of work on the device returns, or the status in which whatever it raised ends its variant.
 
-    Work that runs out of memory is done once more, without the benches of other shapes.
+    Work that runs out of memory is done once more, with no bench but its own, made anew.
     """
     try:
         return work()
@@ -276,11 +326,14 @@ def _ended(work: Callable[[], R], again: bool = True) -> R | Failure:
         raise
     except OutOfResources as error:
         return Failure(Status.OUT_OF_RESOURCES, str(error))
+    except HiddenTimeError as error:
+        return Failure(Status.TIMED_OUT, str(error))
     except torch.OutOfMemoryError as error:
-        _benches.clear()
-        if again:
-            torch.cuda.empty_cache()
-            return _ended(work, again=False)
-        return Failure(Status.OUT_OF_RESOURCES, str(error))
+        failure = Failure(Status.OUT_OF_RESOURCES, str(error))
     except Exception:  # noqa: BLE001 - a launch may raise anything; the session replaces the worker
         return Failure(Status.CRASHED, traceback.format_exc())
+    _benches.clear()  # only here, for the error's traceback held the tensors of the bench at work
+    if not again:
+        return failure
+    torch.cuda.empty_cache()
+    return _ended(work, again=False)

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from tuner.measure.benchmark import Samples, Timed, prepare, probe, sample, warm_up
 from tuner.measure.statistics import ratio_uncertainty, significantly_slower, uncertainty
-from tuner.measure.written import own
+from tuner.measure.written import HiddenTimeError, own
 from tuner.records import Conditions
 
 Launches = Sequence[Callable[[], None]]
 HasLost = Callable[[Sequence[float], Sequence[float]], bool]
+Net = Callable[[Samples], Samples]
 
 # Rounds are taken so many at a time, then looked at.
 _LOOK = 8
@@ -49,7 +51,7 @@ def race(
 
     `launches` are the candidate's, taken in turn. Known means to 0.2%, in 32 to 128 rounds. Every 8 rounds
     `has_lost(candidate_us, leader_us)` is asked. Where candidate and leader come behind the `writing` of their inputs,
-    its time is taken out.
+    its time is taken out; HiddenTimeError when after 128 rounds there is nothing left.
     """
     if leader is not None:
         warm_up([leader.timed], leader.known_us)
@@ -60,13 +62,13 @@ def race(
     net = own if writing else _whole
     taken = sample(runners, _LOOK)
     while True:
-        times_us = net(taken).times_us
-        mine = times_us[-1]
-        if leader and has_lost(mine, times_us[0]):
-            return Raced(mine, taken.conditions, dropped=True)
-        enough = len(mine) >= _LEAST_ROUNDS and uncertainty(mine) <= _NARROW
-        if enough or len(mine) >= _MOST_ROUNDS:
-            return Raced(mine, taken.conditions, dropped=False)
+        is_last = len(taken.times_us[0]) >= _MOST_ROUNDS
+        if found := net(taken) if is_last else _shown(taken, net):
+            mine = found.times_us[-1]
+            if leader and has_lost(mine, found.times_us[0]):
+                return Raced(mine, taken.conditions, dropped=True)
+            if is_last or (len(mine) >= _LEAST_ROUNDS and uncertainty(mine) <= _NARROW):
+                return Raced(mine, taken.conditions, dropped=False)
         taken = taken.joined(sample(runners, _LOOK))
 
 
@@ -81,7 +83,7 @@ def alternate_over(sets: Sequence[Sequence[Launches]], writing: bool = False) ->
     The sets share the rounds, for what is to be known is the ratio over all of them: each takes as many as the first
     needs. After that one the GPU is warm, as the first candidate's time there shows, and a sample's launches are known.
     With `writing` the candidates come behind the writing of their inputs; it is the last of each set, and its time is
-    taken out.
+    taken out; HiddenTimeError when nothing is left of one in the most rounds that a set takes.
     """
     net = own if writing else _whole
     first, *others = sets
@@ -89,12 +91,14 @@ def alternate_over(sets: Sequence[Sequence[Launches]], writing: bool = False) ->
     timed = [prepare(first[0])]
     timed += [prepare(launches, timed[0]) for launches in first[1:]]
     warm_up(timed)
-    taken = _alternated(timed, net, len(sets))
+    least, most = _LEAST_ROUNDS // len(sets), _MOST_ROUNDS // len(sets)
+    narrow = _NARROW * math.sqrt(len(sets))  # of each set less is to be known than of all
+    taken = _alternated(timed, max(_LOOK, least), most, net, partial(_ratios_known, narrow=narrow))
     found, rounds = net(taken), len(taken.times_us[0])
     for candidates in others:
         timed = [prepare(launches, like) for launches, like in zip(candidates, timed, strict=True)]
         warm_up(timed, median(taken.times_us[0]))
-        taken = sample(timed, rounds)
+        taken = _alternated(timed, rounds, most, net, lambda _: True)
         found = found.joined(net(taken))
     return found
 
@@ -103,13 +107,22 @@ def _whole(taken: Samples) -> Samples:
     return taken
 
 
-def _alternated(timed: Sequence[Timed], net: Callable[[Samples], Samples], sets: int) -> Samples:
-    """One set's share of the rounds, where there are so many sets: of each less is to be known than of all."""
-    look, narrow = max(_LOOK, _LEAST_ROUNDS // sets), _NARROW * math.sqrt(sets)
+def _alternated(
+    timed: Sequence[Timed], look: int, most: int, net: Net, is_enough: Callable[[Samples], bool]
+) -> Samples:
+    """So many rounds, and as many more, up to the most, until what they show is enough."""
     taken = sample(timed, look)
-    while not _ratios_known(net(taken), narrow) and len(taken.times_us[0]) < _MOST_ROUNDS // sets:
+    while len(taken.times_us[0]) < most and not ((found := _shown(taken, net)) and is_enough(found)):
         taken = taken.joined(sample(timed, look))
     return taken
+
+
+def _shown(taken: Samples, net: Net) -> Samples | None:
+    """The own times; None where more rounds are needed for these to show."""
+    try:
+        return net(taken)
+    except HiddenTimeError:
+        return None
 
 
 def _ratios_known(taken: Samples, narrow: float) -> bool:

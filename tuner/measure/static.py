@@ -84,14 +84,9 @@ _NORM = 4
 _MANY_WAVES = 4
 
 
-def device_model(target: Target) -> DeviceModel:
-    """The device that stands for a target; KeyError never, for every known target has one."""
-    return DEVICE_MODELS[str(target)]
-
-
 def programs_at_once(binary: Binary, num_warps: int, target: Target) -> int:
     """How many programs fit on the device together; 0 when one does not fit at all."""
-    device = device_model(target)
+    device = DEVICE_MODELS[str(target)]
     if binary.shared_bytes > device.shared_bytes_per_program:
         return 0
     threads = num_warps * target.warp_size
@@ -120,7 +115,7 @@ def estimate(
 
     `repeats`: how often a program runs its code; without it the traffic decides.
     """
-    device = device_model(target)
+    device = DEVICE_MODELS[str(target)]
     at_once = programs_at_once(binary, num_warps, target)
     if at_once == 0:
         return None

@@ -38,13 +38,20 @@ def behind(write: Callable[[], None], launch: Callable[[], None]) -> Callable[[]
     return run
 
 
+class HiddenTimeError(RuntimeError):
+    """The time of a launch does not show behind the writing of its inputs."""
+
+
 def own(samples: Samples) -> Samples:
     """What all but the last one take longer than it, the writing alone, does in the median.
 
-    RuntimeError where one of them takes no longer, so that its time cannot be told.
+    HiddenTimeError where one of them takes no longer, so that its time cannot be told.
     """
     *whole_us, writing_us = samples.times_us
-    alone_us = median(writing_us)
-    if any(median(each) <= alone_us for each in whole_us):
-        raise RuntimeError(f"writing the inputs takes {alone_us:.2f} us, and no longer with the launch behind it")
+    alone_us, least_us = median(writing_us), min(map(median, whole_us))
+    if least_us <= alone_us:
+        raise HiddenTimeError(
+            f"in {len(writing_us)} rounds writing the inputs takes {alone_us:.2f} us, and with a launch behind it"
+            f" {least_us:.2f} us: the launch's own time does not show"
+        )
     return Samples([[max(each - alone_us, _LEAST_US) for each in times] for times in whole_us], samples.conditions)

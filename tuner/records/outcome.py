@@ -53,8 +53,9 @@ class Agreement:
 
     @property
     def difference(self) -> str:
-        """How many elements differ, and where, for people."""
-        return f"{self.mismatched} of {self.elements} elements differ; {self.detail}"
+        """How many elements differ, and where, for people; the detail alone where none were counted."""
+        counted = f"{self.mismatched} of {self.elements} elements differ; " if self.elements else ""
+        return counted + self.detail
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from tuner.catalog import Bounds, Kernel, Tensors
 from tuner.compile.module import LoadedVariant, load_variant
+from tuner.errors import UserError
 from tuner.records import Agreement, Config, Shape
-from tuner.verify.agreement import compare, poison, words
+from tuner.verify.agreement import chunks, compare, poison, poison_against, words
 
 RANDOM = "random"
 _NO_REFERENCE = "held against the baseline's output, for the kernel has no reference"
@@ -41,13 +42,27 @@ def make_edge_cases(kernel: Kernel, shape: Shape, device: str, seed: int) -> tup
 
 
 def make_case(kernel: Kernel, shape: Shape, name: str, inputs: Tensors) -> Case:
-    """Inputs with the reference's word on them, or the baseline's output for a kernel without a reference."""
+    """Inputs with the reference's word on them, or the baseline's output for a kernel without a reference.
+
+    UserError when what says so writes to the inputs.
+    """
+    sums, reference = _sums(inputs), kernel.spec.reference
+    expected = reference(inputs, shape) if reference else _baseline_outputs(kernel, shape, inputs)
+    if written := _written(inputs, sums):
+        source = "reference" if reference else "baseline"
+        raise UserError(
+            f"The {source} of {kernel.name} writes to its input {written}.",
+            hint="Let it leave its inputs as they are; a kernel that works in place cannot be tuned yet.",
+        )
+    return Case(name, inputs, expected, sums)
+
+
+def _baseline_outputs(kernel: Kernel, shape: Shape, inputs: Tensors) -> Tensors:
     spec = kernel.spec
-    if spec.reference is not None:
-        return Case(name, inputs, spec.reference(inputs, shape), _sums(inputs))
     outputs = spec.make_outputs(shape, next(iter(inputs.values())).device.type)
+    poison(outputs)
     load_variant(kernel, spec.baseline_variant).run(spec.launch(inputs, outputs, shape, spec.baseline))
-    return Case(name, inputs, dict(outputs), _sums(inputs))
+    return outputs
 
 
 def check_cases(
@@ -55,14 +70,15 @@ def check_cases(
 ) -> Agreement:
     """For each case poison the outputs, launch, and compare every element; inputs must stay as they were.
 
-    Elements are added up over the cases. The first wrong case is the last one: its name stands in `detail`.
+    Elements are added up over the cases. The first wrong case is the last one: its name stands in `detail`. Where it is
+    an input that changed, no elements are counted.
     """
     elements = undecided = 0
     for case in cases:
-        poison(outputs)
+        poison_against(outputs, case.expected)
         loaded.run(kernel.spec.launch(case.inputs, outputs, shape, config))
-        if written := [name for name, total in _sums(case.inputs).items() if total != case.sums[name]]:
-            return Agreement(elements, 1, undecided, f"on {case.name} inputs, it wrote to its input {written[0]}")
+        if written := _written(case.inputs, case.sums):
+            return Agreement(0, 1, 0, f"on {case.name} inputs, it wrote to its input {written}")
         found = compare(outputs, case.expected, kernel.spec.tolerances)
         elements += found.elements
         undecided += found.undecided
@@ -71,6 +87,23 @@ def check_cases(
     return Agreement(elements, 0, undecided, "" if kernel.spec.reference else _NO_REFERENCE)
 
 
+def _written(inputs: Tensors, sums: Mapping[str, int]) -> str | None:
+    """The first input that is not as it was when its sum was taken."""
+    return next((name for name, total in _sums(inputs).items() if total != sums[name]), None)
+
+
 def _sums(inputs: Tensors) -> dict[str, int]:
-    """The sum of each input's bytes, as integers of up to eight of them."""
-    return {name: int(words(tensor).sum(dtype=torch.int64)) for name, tensor in inputs.items()}
+    return {name: _sum(tensor) for name, tensor in inputs.items()}
+
+
+def _sum(tensor: Tensor) -> int:
+    """The sum of a tensor's bytes, as integers of up to eight of them, each times an odd number of its own.
+
+    So a change of any one shows, and nearly every change of their order. It wraps around.
+    """
+    total, first = 0, 1
+    for piece in chunks(words(tensor)):
+        end = first + 2 * piece.numel()
+        total += int(torch.arange(first, end, 2, device=piece.device).mul_(piece).sum())
+        first = end
+    return total

@@ -61,7 +61,7 @@ def check_in_interpreter(folder: Path, variant: Variant) -> Agreement | Failure:
     """Compare a variant with the reference at the kernel's check shapes, on random inputs and on every edge.
 
     The interpreter sees neither compile options nor specialization, so one check speaks for every variant with the same
-    implementation and parameters.
+    implementation and parameters. UserError where the check shapes hold nothing to compare.
     """
     if os.environ.get("TRITON_INTERPRET") != "1":
         raise RuntimeError("check_in_interpreter needs a process that started with TRITON_INTERPRET=1")
@@ -82,4 +82,9 @@ def check_in_interpreter(folder: Path, variant: Variant) -> Agreement | Failure:
         elements += agreement.elements
         undecided += agreement.undecided
         detail = agreement.detail
+    if not elements:
+        raise UserError(
+            f"{kernel.name} cannot be checked without a GPU: at its check_shapes there is no output to compare.",
+            hint="Give its KernelSpec small shapes in `check_shapes` that reach every path.",
+        )
     return Agreement(elements, 0, undecided, detail)
