@@ -141,3 +141,18 @@ def test_content_folders_are_no_packages() -> None:
         path for name in ("kernels", "search_spaces", "db") for path in (content_root() / name).rglob("__init__.py")
     ]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("baseline", "told"),
+    [
+        ('Config("row", FrozenMapping(BLOCK_ROWS=1)', "did you mean 'rows'?"),
+        ('Config("rows", FrozenMapping(BLOCK_ROW=1)', "expected BLOCK_ROWS"),
+    ],
+    ids=["implementation", "parameter"],
+)
+def test_a_baseline_is_a_config_of_the_kernel(tmp_path: Path, baseline: str, told: str) -> None:
+    written = ('Config("rows", FrozenMapping(BLOCK_ROWS=1)', baseline)
+    with pytest.raises(UserError) as caught:
+        load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": written}))
+    assert told in str(caught.value)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tuner.catalog import load_kernel
+from tuner.catalog import Launch, load_kernel
 from tuner.errors import UnknownNameError, UserError
 
 SPEC = load_kernel("fused_inv_rope_fp8_quant").spec
@@ -53,3 +53,10 @@ def test_implementations_by_name() -> None:
     assert SPEC.implementation("tile").function == "fused_inv_rope_fp8_quant_kernel"
     with pytest.raises(UnknownNameError, match="did you mean 'tile'"):
         SPEC.implementation("tiles")
+
+
+@pytest.mark.parametrize("grid", [4, [4], (), (1, 2, 3, 4)])
+def test_a_grid_is_one_to_three_numbers_in_a_tuple(grid: object) -> None:
+    with pytest.raises(UserError, match="expected one to three numbers in a tuple"):
+        Launch(grid, {})  # type: ignore[arg-type]
+    assert Launch((4,), {}).grid == (4,)

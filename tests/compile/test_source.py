@@ -225,8 +225,10 @@ def test_line_ends_mark_and_last_line() -> None:
 
 
 def test_arguments() -> None:
-    assert arguments(SOURCE, "row_sums") == FunctionSignature(RUNTIME, ("BLOCK_ROWS", "BLOCK_COLUMNS", "COLUMNS"))
-    assert arguments(SOURCE, "_scaled") == FunctionSignature(("x", "scale"), ())
+    constexpr = ("BLOCK_ROWS", "BLOCK_COLUMNS", "COLUMNS")
+    found = arguments(SOURCE, "row_sums", source_name="k.py")
+    assert found == FunctionSignature(RUNTIME, constexpr, ("scale", *constexpr))
+    assert arguments(SOURCE, "_scaled", source_name="k.py") == FunctionSignature(("x", "scale"), ())
 
 
 def edited(old: str, new: str) -> str:
@@ -342,9 +344,14 @@ def test_a_kernel_that_does_not_wait_is_not_started_early() -> None:
     emitted(Variant("row_sums", Config("tiled", config.parameters, FrozenMapping(launch_pdl=0))))
 
 
+def test_arguments_with_a_default_may_be_left_out() -> None:
+    text = "import triton\n@triton.jit\ndef k(a, b=1, C: tl.constexpr = 2): pass\n"
+    assert arguments(text, "k", source_name="k.py") == FunctionSignature(("a", "b"), ("C",), ("b", "C"))
+
+
 def test_arguments_refuses_what_emit_refuses() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'row_sums'"):
-        arguments(SOURCE, "row_sum")
+        arguments(SOURCE, "row_sum", source_name="kernel.py")
     with pytest.raises(UserError, match=r"kernel\.py:1: the source does not parse"):
         arguments("def (", "k", source_name="kernel.py")
 

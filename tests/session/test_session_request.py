@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kernel_examples import SCALE_ROWS, copy_kernel
 from session_fakes import KERNEL, SHAPES
 
-from tuner.catalog import Dimension, Kernel, Launch, Tensors, load_kernel
+from tuner.catalog import Dimension, Kernel, Launch, Tensors, Tolerance, load_folder, load_kernel
 from tuner.errors import SpaceError, UnknownNameError, UserError
 from tuner.records import Config, L2State, Shape
 from tuner.session import find_workload, load_fitting_space, whole_shapes
@@ -229,3 +230,50 @@ def test_neighbours_are_one_off_in_one_dynamic_dimension() -> None:
 def test_without_a_dynamic_dimension_a_winner_serves_its_own_shape() -> None:
     kernel = kernel_with(dimensions=(Dimension("num_rows"), Dimension("columns")))
     assert served_shapes(kernel, rows(3, 64))[rows(3)[0]] == (rows(3)[0],)
+
+
+def with_spec(**changes: object) -> Kernel:
+    return dataclasses.replace(KERNEL, spec=dataclasses.replace(KERNEL.spec, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"written_inputs": ("y",)}, "'y'"),
+        ({"tolerances": {"yy": Tolerance()}}, "did you mean 'y'?"),
+    ],
+    ids=["an input that is none", "an output that is none"],
+)
+def test_tensors_that_the_spec_names_must_be_there(
+    load: Callable[[str], SearchSpace], changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        whole_shapes(with_spec(**changes), load(SPACE_TEXT), [])
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda found: {**found, "row_strid": 1}, "did you mean 'row_stride'?"),
+        (lambda found: {name: each for name, each in found.items() if name != "num_rows"}, "passes no num_rows"),
+    ],
+    ids=["one too many", "one missing"],
+)
+def test_a_launch_and_its_function_must_agree(
+    load: Callable[[str], SearchSpace], change: Callable[[dict[str, object]], dict[str, object]], told: str
+) -> None:
+    def launch(*given: object) -> Launch:
+        found = KERNEL.spec.launch(*given)  # type: ignore[arg-type]
+        return Launch(found.grid, change(dict(found.arguments)))
+
+    with pytest.raises(UserError) as caught:
+        whole_shapes(with_spec(launch=launch), load(SPACE_TEXT), [])
+    assert told in str(caught.value)
+
+
+def test_where_a_spec_fails_is_told(load: Callable[[str], SearchSpace], tmp_path: Path) -> None:
+    broken = ('    rows = shape.size("num_rows")', '    rows = shape.size("num_row")')
+    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": broken}))
+    with pytest.raises(UserError, match=r"KeyError: 'num_row' \(spec\.py:\d+, in launch\)"):
+        whole_shapes(kernel, load(SPACE_TEXT), [])

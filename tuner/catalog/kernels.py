@@ -122,7 +122,18 @@ def _load(folder: Path) -> Kernel:
     for implementation in spec.implementations:
         if not (folder / implementation.file).is_file():
             raise UserError(f"{folder / 'spec.py'} names the source {implementation.file!r}, which is not there.")
+    _check_baseline(folder, spec)
     return Kernel(folder, spec)
+
+
+def _check_baseline(folder: Path, spec: KernelSpec) -> None:
+    """UserError where the baseline is no config of the kernel's implementations."""
+    given, expected = spec.baseline.parameters, spec.implementation(spec.baseline.implementation).parameters
+    if {*given} != {*expected}:
+        raise UserError(
+            f"{folder / 'spec.py'} gives the baseline values for {', '.join(given) or 'no parameter'}; expected "
+            f"{', '.join(expected) or 'none'}."
+        )
 
 
 def _import(folder: Path, name: str) -> ModuleType:

@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from tuner.catalog import Kernel
-from tuner.compile.module import load_variant
-from tuner.compile.source import arguments
+from tuner.compile.module import load_variant, signature
 from tuner.compile.specialization import meta_launch, specialize
 from tuner.records import Config, Shape, SpecializationSet, Target, Variant
 
@@ -118,7 +117,7 @@ class ClassTable:
 def class_table(kernel: Kernel, config: Config, shapes: Iterable[Shape], target: Target) -> ClassTable:
     """Bind the launch at every shape as Triton's launcher would, with no driver and no GPU: about 50 us a shape."""
     implementation = kernel.spec.implementation(config.implementation)
-    runtime = arguments(kernel.source(implementation), implementation.function).runtime
+    runtime = signature(kernel, implementation).runtime
     sets = {
         Mark.NONE: SpecializationSet(),
         Mark.SPECIALIZATION: SpecializationSet.of(runtime),

@@ -11,7 +11,7 @@ from typing import Any
 from tuner import settings
 from tuner.catalog import Implementation, Kernel, Launch
 from tuner.catalog.cache import keep
-from tuner.compile.source import emit
+from tuner.compile.source import FunctionSignature, arguments, emit
 from tuner.records import LAUNCH_PDL, Variant
 
 # Triton 3.10 turns contraction of a*b+c off unless it is asked for; every binary here is built with it.
@@ -34,8 +34,17 @@ class LoadedVariant:
 def emit_variant(kernel: Kernel, variant: Variant) -> str:
     """The text of a module that stands alone: see `tuner.compile.source.emit`."""
     implementation = kernel.spec.implementation(variant.config.implementation)
-    name = f"{kernel.name}/{implementation.file}"
-    return _emit(kernel.source(implementation), implementation, variant, name)
+    return _emit(kernel.source(implementation), implementation, variant, _source_name(kernel, implementation))
+
+
+def signature(kernel: Kernel, implementation: Implementation) -> FunctionSignature:
+    """The arguments of an implementation's function; errors are those of `tuner.compile.source.arguments`."""
+    name = _source_name(kernel, implementation)
+    return arguments(kernel.source(implementation), implementation.function, source_name=name)
+
+
+def _source_name(kernel: Kernel, implementation: Implementation) -> str:
+    return f"{kernel.name}/{implementation.file}"
 
 
 @lru_cache(maxsize=4096)

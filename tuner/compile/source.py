@@ -29,10 +29,14 @@ _Space = cst.BaseParenthesizableWhitespace
 
 @dataclass(frozen=True)
 class FunctionSignature:
-    """Argument names in order: those that a launch passes at run time, and those annotated `tl.constexpr`."""
+    """Argument names in order: those that a launch passes at run time, and those annotated `tl.constexpr`.
+
+    `optional` are those of either that have a default value.
+    """
 
     runtime: tuple[str, ...]
     constexpr: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 def emit(source: str, implementation: Implementation, variant: Variant, *, source_name: str) -> str:
@@ -79,7 +83,7 @@ def emit(source: str, implementation: Implementation, variant: Variant, *, sourc
     return _header(facts) + parsed.module.with_changes(body=body, has_trailing_newline=True).code
 
 
-def arguments(source: str, function: str, *, source_name: str = "<source>") -> FunctionSignature:
+def arguments(source: str, function: str, *, source_name: str) -> FunctionSignature:
     """The arguments of the `@triton.jit` function of that name, read without importing the file.
 
     Raises UserError when the source does not parse or the function cannot be rewritten, UnknownNameError when there is
@@ -163,7 +167,10 @@ def _signature(parsed: _Parsed, function: cst.FunctionDef) -> FunctionSignature:
         raise UserError(f"{found}, which not every supported Triton compiles.", hint="Write every argument plainly.")
     names = {each.name.value: "constexpr" in _annotation(parsed, each) for each in given.params}  # as Triton decides
     runtime = tuple(name for name, constexpr in names.items() if not constexpr)
-    return FunctionSignature(runtime, tuple(name for name in names if name not in runtime))
+    constexpr = tuple(name for name in names if name not in runtime)
+    return FunctionSignature(
+        runtime, constexpr, tuple(each.name.value for each in given.params if each.default is not None)
+    )
 
 
 def _annotation(parsed: _Parsed, parameter: cst.Param) -> str:

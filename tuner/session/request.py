@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import extract_tb
 
-from tuner.catalog import Kernel
-from tuner.compile.source import arguments
-from tuner.errors import SpaceError, UserError
+from tuner.catalog import Kernel, Launch, Tensors
+from tuner.compile.module import signature
+from tuner.errors import SpaceError, UnknownNameError, UserError
 from tuner.records import LAUNCH_PDL, DimensionValue, FrozenMapping, L2State, Shape, Target, Variant
 from tuner.search import Method
 from tuner.space import Problem, SearchSpace, load_space
@@ -50,10 +51,10 @@ def load_fitting_space(kernel: Kernel, path: Path | None) -> SearchSpace:
         message = f"l2 is {space.l2}, but the spec of {kernel.name} names no input that is written in front of it."
         hint = "Name it in KernelSpec.written_inputs, or use warm or cold."
         raise space.source.error([Problem(("measurement", "l2"), message, hint)])
-    signatures = {each.name: arguments(kernel.source(each), each.function) for each in spec.implementations}
+    signatures = {each.name: signature(kernel, each) for each in spec.implementations}
     space.check(
         {each.name: each.parameters for each in spec.implementations},
-        {name: signature.runtime for name, signature in signatures.items()},
+        {name: found.runtime for name, found in signatures.items()},
         dimensions,
     )
     for each in space.implementations:
@@ -115,22 +116,53 @@ def whole_shapes(
         if 0 in checked_grid(kernel, shape):
             raise UserError(f"The shape {shape.label} launches nothing, so it cannot be tuned.")
         space.require_feasible(shape)
+    _check_names(kernel, shapes[0])
     return shapes
 
 
 def checked_grid(kernel: Kernel, shape: Shape) -> tuple[int, ...]:
     """The baseline's grid at a shape; UserError when the spec cannot make that shape's tensors."""
+    return _meta_launch(kernel, shape)[2].grid
+
+
+def _meta_launch(kernel: Kernel, shape: Shape) -> tuple[Tensors, Tensors, Launch]:
+    """Inputs, outputs and launch of the baseline, without memory; UserError that says where the spec fails."""
     spec = kernel.spec
     try:
         inputs, outputs = spec.make_inputs(shape, "meta", 0), spec.make_outputs(shape, "meta")
-        return spec.launch(inputs, outputs, shape, spec.baseline).grid
+        return inputs, outputs, spec.launch(inputs, outputs, shape, spec.baseline)
     except UserError:
         raise
     except Exception as error:
+        frames = [each for each in extract_tb(error.__traceback__) if kernel.folder in Path(each.filename).parents]
+        where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
         found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise UserError(
-            f"The spec of {kernel.name} cannot make the shape {shape.label}: {found}", hint="Use smaller sizes."
+            f"The spec of {kernel.name} cannot make the shape {shape.label}: {found}{where}",
+            hint="Tensors are first made on the device `meta`, where they hold no data; very large sizes fail too.",
         ) from error
+
+
+def _check_names(kernel: Kernel, shape: Shape) -> None:
+    """UserError where the spec names tensors that are not there, or the baseline's launch and its function differ."""
+    spec = kernel.spec
+    inputs, outputs, launch = _meta_launch(kernel, shape)
+    for what, names, known in (
+        ("written_inputs", spec.written_inputs, inputs),
+        ("tolerances", spec.tolerances, outputs),
+    ):
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"tensor in the {what} of {kernel.name}", name, known)
+    implementation = spec.implementation(spec.baseline.implementation)
+    function = signature(kernel, implementation)
+    taken = [name for name in (*function.runtime, *function.constexpr) if name not in implementation.parameters]
+    for name in launch.arguments:
+        if name not in taken:
+            raise UnknownNameError(f"argument of {implementation.function} that the spec's launch passes", name, taken)
+    missing = [name for name in taken if name not in launch.arguments and name not in function.optional]
+    if missing:
+        raise UserError(f"The spec's launch of {kernel.name} passes no {', '.join(missing)}.")
 
 
 def served_shapes(kernel: Kernel, shapes: Sequence[Shape]) -> dict[Shape, tuple[Shape, ...]]:
