@@ -33,6 +33,11 @@ def silent_for(seconds: float) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
+def host_of(store: Store, run: int) -> str:
+    with store._reading() as session:
+        return session.scalars(select(RunRow.host).where(RunRow.id == run)).one() or ""
+
+
 def pid_of_nobody() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -80,20 +85,45 @@ class ClaimsContract:
             assert store.others(run) == 0
 
     @pytest.mark.parametrize(("silent_s", "free"), [(LEASE_S - 20, False), (LEASE_S + 1, True)])
-    def test_a_run_is_dead_when_its_lease_is_over(self, url: str, silent_s: float, free: bool) -> None:
+    def test_a_run_elsewhere_is_dead_when_its_lease_is_over(self, url: str, silent_s: float, free: bool) -> None:
         with Store.open(url) as store:
             first, second = begin(store), begin(store)
             assert store.claim(first, "a")
-            change(store, first, beat_at=silent_for(silent_s))
+            change(store, first, host="elsewhere", beat_at=silent_for(silent_s))
             assert store.others(second) == (0 if free else 1)
             assert store.claim(second, "a") is free
             assert store.claim(first, "a") is not free
+
+    def test_a_run_whose_process_is_here_keeps_its_claims_however_silent_it_is(self, url: str) -> None:
+        """It may wait for a job; ended, it is dead at once, also when another process has its id."""
+        with Store.open(url) as store:
+            first, second = begin(store), begin(store)
+            assert store.claim(first, "a")
+            change(store, first, beat_at=silent_for(100 * LEASE_S))
+            assert not store.claim(second, "a")
+            assert store.others(second) == 1
+            place, _, start = host_of(store, first).rpartition(" ")
+            change(store, first, host=f"{place} {int(start) - 1}")
+            assert store.claim(second, "a")
+
+    @pytest.mark.parametrize("part", [1, 2])
+    def test_a_process_of_another_container_is_not_looked_for_here(self, url: str, part: int) -> None:
+        """With this host's name, but of another boot, or where process ids are others."""
+        with Store.open(url) as store:
+            first, second = begin(store), begin(store)
+            assert store.claim(first, "a")
+            words = host_of(store, first).split()
+            assert len(words) == 4
+            change(store, first, host=" ".join([*words[:part], "other", *words[part + 1 :]]), pid=pid_of_nobody())
+            assert not store.claim(second, "a")
+            change(store, first, beat_at=silent_for(LEASE_S + 1))
+            assert store.claim(second, "a")
 
     def test_a_beat_renews_the_lease(self, url: str) -> None:
         with Store.open(url) as store:
             first, second = begin(store), begin(store)
             assert store.claim(first, "a")
-            change(store, first, beat_at=silent_for(LEASE_S + 1))
+            change(store, first, host="elsewhere", beat_at=silent_for(LEASE_S + 1))
             store.beat(first)
             assert not store.claim(second, "a")
 
@@ -112,7 +142,8 @@ class ClaimsContract:
             begin(store)
             with store._reading() as session:
                 run = session.scalars(select(RunRow)).one()
-                assert (run.host, run.pid) == ("here", os.getpid())
+                assert run.host is not None and run.host.startswith("here ")
+                assert run.pid == os.getpid()
                 assert run.beat_at is not None and run.started_at <= run.beat_at <= datetime.now(UTC)
 
     def test_each_key_is_won_once_by_processes_that_claim_at_once(self, url: str) -> None:
@@ -120,7 +151,7 @@ class ClaimsContract:
             dead = begin(store)
             for number in range(0, 60, 2):  # half of the keys are taken from a dead run, half from nobody
                 assert store.claim(dead, f"key {number}")
-            change(store, dead, beat_at=silent_for(LEASE_S + 1))
+            change(store, dead, host="elsewhere", beat_at=silent_for(LEASE_S + 1))
             claimers = [store_process.start(url, 0, 60, "claim") for _ in range(4)]
             store_process.go(*claimers)
             won = [store_process.wins(claimer) for claimer in claimers]

@@ -1,11 +1,13 @@
 """Which run works on what, so that runs that share a database share the work and do not repeat it.
 
-A claim counts as long as its run is alive; what a dead run has claimed may be taken at once.
+A claim counts as long as its run is alive; what a dead run has claimed may be taken at once. A run is alive while its
+process is, where that can be seen from here; one of another host or container while it beats.
 """
 
 import os
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, select
@@ -15,12 +17,15 @@ from tuner.store.rows import Values
 from tuner.store.schema import ClaimRow, RunRow
 from tuner.store.statements import insert
 
-LEASE_S = 60.0
+# Beats stop while a run waits for a job of its final, a minute or a few; and clocks differ.
+LEASE_S = 300.0
+UNKNOWN = "unknown"
 
 
 def signs_of_life() -> Values:
     """The columns of a run by which others see that it is alive."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "beat_at": datetime.now(UTC)}
+    pid = os.getpid()
+    return {"host": f"{_place()} {process_start(pid)}", "pid": pid, "beat_at": datetime.now(UTC)}
 
 
 def claim(connection: Connection, run_id: int, key: str) -> bool:
@@ -66,17 +71,34 @@ def _is_alive(run: Row[Any]) -> bool:
     """A run that a store of the first schema knows never beat, and counts as dead."""
     if run.finished_at is not None or run.beat_at is None:
         return False
-    if datetime.now(UTC) - run.beat_at > timedelta(seconds=LEASE_S):
-        return False
-    return run.host != socket.gethostname() or process_exists(run.pid)
+    place, _, start = run.host.rpartition(" ")
+    if place == _place():
+        return process_start(run.pid) in (start, UNKNOWN)
+    return bool(datetime.now(UTC) - run.beat_at <= timedelta(seconds=LEASE_S))
 
 
-def process_exists(pid: int) -> bool:
-    """Whether this host has a process with that id, of whichever user."""
+def _place() -> str:
+    """Where process ids mean the same: containers may share the name of a host, and ids begin again with each boot."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+def process_start(pid: int) -> str | None:
+    """When the process with that id began, of whichever user, in clock ticks since boot; an id is given out again.
+
+    `UNKNOWN` where the system does not say. None when there is none, or one that ended and was not waited for.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return None
     except PermissionError:
-        return True
-    return True
+        pass
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return UNKNOWN
+    return None if state in "ZX" else fields[18]
