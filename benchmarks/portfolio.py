@@ -1,6 +1,7 @@
 """How much slower than the per-shape winners is the portfolio?
 
-    python benchmarks/portfolio.py KERNEL STORE [--bound 0.01] [--workload NAME] [--processes 5] [--json FILE]
+    python benchmarks/portfolio.py KERNEL STORE [--device NAME] [--bound 0.01] [--workload NAME] [--processes 5]
+        [--json FILE]
 
 Chooses the portfolio from the store as `tuner export-config` does. At each tuned shape where it has another variant
 than the shape's winner, times both alternately in fresh processes; prints the median ratio and its range over these.
@@ -14,8 +15,9 @@ from typing import Any
 
 from pairs import Pair, ratios
 
-from tuner.api import Consolidation, consolidate, export_table
 from tuner.catalog import Kernel, load_kernel
+from tuner.consolidation import Consolidation, consolidate
+from tuner.export.selection import evaluations_behind, export_table
 from tuner.records import L2State
 from tuner.records.portfolio import REGRET_BOUND
 from tuner.runtime import WinnerTable
@@ -29,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kernel")
     parser.add_argument("store")
+    parser.add_argument("--device")
     parser.add_argument("--bound", type=float, default=REGRET_BOUND)
     parser.add_argument("--workload")
     parser.add_argument("--processes", type=int, default=5)
@@ -36,8 +39,8 @@ def main() -> None:
     options = parser.parse_args()
     kernel = load_kernel(options.kernel)
     with Store.open(options.store, read_only=True) as store:
-        table = export_table(kernel, store.winners(kernel.name))
-        evaluations = store.evaluations(kernel.name, kernel.source_digest, table.environment)
+        table = export_table(kernel, store.winners(kernel.name), options.device)
+        evaluations = evaluations_behind(table, store)
     workload = load_workload(options.workload) if options.workload else None
     found = consolidate(kernel, table, evaluations, options.bound, workload)
     rows = regrets(kernel, table, found, options.processes)

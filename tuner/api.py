@@ -1,39 +1,21 @@
 """The public face: joins the runtime with tables from a file, the store and the published winners."""
 
+import logging
 import sys
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuner import settings
 from tuner.catalog import Kernel, content_root, load_folder, load_kernel
-from tuner.errors import TableError, UserError
+from tuner.errors import StoreError, TableError
 from tuner.measure.installed import installed_environment
-from tuner.records import (
-    DEFAULT_TARGET,
-    DimensionValue,
-    Environment,
-    Evaluation,
-    Portfolio,
-    Shape,
-    SpecializationSet,
-    Target,
-    Variant,
-    Winner,
-)
-from tuner.records.portfolio import REGRET_BOUND
+from tuner.records import DEFAULT_TARGET, DimensionValue, Environment, Target, Winner
 from tuner.runtime import Found, Lookup, Origin, WinnerTable, find, read_table
+from tuner.runtime.lookup import no_winner, plain
 from tuner.runtime.table import check_table
 
-if TYPE_CHECKING:
-    from tuner.compile.classes import ClassTable
-    from tuner.ranking import Assignment, Cell, Keys
-    from tuner.workload import Workload
-
-# Over so many sizes of a bucket compile keys are counted; of a longer one about so many, spread evenly, are taken.
-_COUNTED_SIZES = 2048
+_log = logging.getLogger("tuner")
 
 
 def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
@@ -42,28 +24,27 @@ def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
     `shape` holds the kernel's dimensions by name; those with a default may be left out. Winners come from the file in
     `$TUNER_TABLE`, or else from the store and the published winners; they are read once per process. Never fails for a
     shape that was not tuned: the answer's `origin` then says bucket, family or baseline. Winners of other versions
-    than those here still answer, after those of the versions here; the answer's `stale` then says what differs.
-    Answers are kept: the first one for a shape takes longer. `tuner.explain` says what was considered.
-    UnknownNameError for an unknown kernel or dimension, TableError or StoreError when the winners cannot be read. Under
-    `$TUNER_STRICT` a shape for which only the baseline is left is a UserError.
+    than those here still answer for the same device, after those of the versions here; the answer's `stale` then says
+    what differs. Answers are kept: the first one for a shape takes longer. `tuner.explain` says what was considered.
+
+    The answer is for the first GPU. Where torch is loaded and sees one, it is asked for its name, which initializes
+    CUDA in this process: a process that forks must look up after that.
+
+    UserError for a value that a dimension cannot have, UnknownNameError for an unknown kernel or dimension, TableError
+    or StoreError when the winners cannot be read. A store of another schema is left out, with a warning. Under
+    `$TUNER_STRICT` that is a StoreError, and a shape for which only the baseline is left is a UserError.
     """
-    try:
-        return _answer(kernel, "torch" in sys.modules, **shape)
-    except TypeError:  # a value that cannot be kept; the shape says what is wrong with it
-        return _answer.__wrapped__(kernel, False, **shape)
+    return _answer(kernel, "torch" in sys.modules, **shape)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 16, typed=True)  # 512.0 is no 512
 def _answer(kernel: str, with_torch: bool, /, **shape: DimensionValue) -> Lookup:
     """What `lookup` keeps; no GPU is known before torch is loaded, so that an answer may be another one then."""
     found, tables = _known(kernel)
     device, target = this_device()
     answer = look_up(found, tables, shape, device, target)
     if answer.origin is Origin.BASELINE and settings.is_strict():
-        raise UserError(
-            f"{kernel} has no winner at {answer.shape.label} for {target}.",
-            hint=f"Run `tuner run {kernel}`, or unset TUNER_STRICT to get the baseline.",
-        )
+        raise no_winner(kernel, answer.shape, target)
     return answer
 
 
@@ -82,9 +63,9 @@ def look_up(
     target: Target,
 ) -> Lookup:
     """The answer from given tables for a given device; see `lookup`."""
-    shape = kernel.spec.shape(values)
+    shape = kernel.spec.shape(plain(values))
     dynamic = kernel.spec.dynamic_dimensions
-    found = find(tables, shape, dynamic, device, target)
+    found = find(tables, shape, dynamic, device, target, stale_environments(tables))
     if found is None:
         why = f"no winner of this source for {target} covers {shape.label}; this is the variant that upstream ships"
         return Lookup(kernel.spec.baseline_variant, shape, Origin.BASELINE, None, why)
@@ -93,6 +74,12 @@ def look_up(
     return Lookup(found.variant, shape, found.origin, found.winner, explanation, stale)
 
 
+def stale_environments(tables: Iterable[WinnerTable]) -> tuple[Environment, ...]:
+    """Those of the tables whose versions are not the ones here."""
+    return tuple(each.environment for each in tables if _differences(each.environment))
+
+
+@lru_cache(maxsize=256)
 def _differences(environment: Environment) -> tuple[str, ...]:
     """In what an environment's versions differ from those here; what cannot be known without torch is left out."""
     return environment.differences(installed_environment(environment))
@@ -124,7 +111,8 @@ def _instead(found: Found) -> str:
 def this_device() -> tuple[str, Target]:
     """Name and target of the first GPU; an empty name and the default target without one.
 
-    Does not import torch: where nothing has, no device is looked for.
+    Does not import torch: where nothing has, no device is looked for. Initializes CUDA where there is a GPU: NVML would
+    not, but does not tell which of its GPUs torch's first one is.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
@@ -148,8 +136,7 @@ def _read_tables(folder: Path, source_digest: str, url: str | None) -> tuple[Win
     found = load_folder(folder)
     kernel = found.name
     path = settings.table_path() if url is None else None
-    url = url or settings.database_url()
-    tables = [read_table(path)] if path else [*_stored_tables(kernel, url), *_published_tables(kernel)]
+    tables = [read_table(path)] if path else [*_stored_tables(kernel, url), *published_tables(kernel)]
     ours = [each for each in tables if each.kernel == kernel]
     if path and ours and ours[0].source_digest != source_digest:
         raise TableError(
@@ -163,12 +150,24 @@ def _read_tables(folder: Path, source_digest: str, url: str | None) -> tuple[Win
     return tuple(sorted(usable, key=lambda each: bool(_differences(each.environment))))
 
 
-def _stored_tables(kernel: str, url: str) -> list[WinnerTable]:
+def _stored_tables(kernel: str, url: str | None) -> list[WinnerTable]:
+    """Those of the store. The default one is left out, with a warning, where it is not of this version's schema.
+
+    Not where it could not be read (an error with a cause): another rank may have read it and answer otherwise.
+    """
     from tuner.store import Store
 
-    if Store.is_missing(url):
+    place = url or settings.database_url()
+    if Store.is_missing(place):
         return []
-    with Store.open(url, read_only=True) as store:
+    try:
+        store = Store.open(place, read_only=True)
+    except StoreError as error:
+        if url or error.__cause__ or settings.is_strict():
+            raise
+        _log.warning("%s Until then %s has the published winners alone. %s", error.message, kernel, error.hint)
+        return []
+    with store:
         return tables_of(store.winners(kernel))
 
 
@@ -190,114 +189,7 @@ def _sorted(rows: list[Winner]) -> tuple[Winner, ...]:
     return tuple(sorted(rows, key=lambda row: [(isinstance(size, str), size) for size in [*row.shape.values()][::-1]]))
 
 
-def _published_tables(kernel: str) -> list[WinnerTable]:
+def published_tables(kernel: str) -> list[WinnerTable]:
+    """The winners that are shipped with tuner, a table for each device."""
     folder = content_root() / "db" / "winners"
     return [read_table(path) for path in sorted(folder.glob(f"*/{kernel}.json"))]
-
-
-def export_table(kernel: Kernel, winners: list[Winner]) -> WinnerTable:
-    """The table to export: the newest measured one, or the newest estimated; UserError when there is none."""
-    tables = [each for each in tables_of(winners) if each.source_digest == kernel.source_digest]
-    if not tables:
-        stale = f" ({len(winners)} belong to other sources of it)" if winners else ""
-        raise UserError(f"No winners are stored for {kernel.name}{stale}.", hint=f"Run `tuner run {kernel.name}`.")
-    return next((each for each in tables if each.environment.device), tables[0])
-
-
-@dataclass(frozen=True)
-class Consolidation:
-    """A table's portfolio, and what it was chosen from: an assignment for each combination of the fixed dimensions.
-
-    `workload` names what weighs the shapes; None where they weigh the same.
-    """
-
-    portfolio: Portfolio
-    assignments: tuple["Assignment", ...]
-    keys: "Keys"
-    workload: str | None
-
-    def curve(self, assignment: "Assignment") -> list["Assignment"]:
-        """The best assignments of every number of variants; see `ranking.regret_curve`."""
-        from tuner.ranking import regret_curve
-
-        return regret_curve(assignment.cells, self.keys, assignment)
-
-
-def consolidate(
-    kernel: Kernel,
-    table: WinnerTable,
-    evaluations: Iterable[Evaluation],
-    bound: float = REGRET_BOUND,
-    workload: "Workload | None" = None,
-) -> Consolidation:
-    """The portfolio of a table of winners of this source of the kernel; see `ranking.consolidate`.
-
-    `evaluations` are those of the table's environment. A workload weighs the tuned sizes; without one they weigh the
-    same. Loads Triton, to count compile keys. UserError for a bound that is none, a kernel without exactly one dynamic
-    dimension, or a workload that has nothing to do with the table.
-    """
-    from tuner.ranking import cells_of, consolidate, portfolio_of
-
-    if len(kernel.spec.dynamic_dimensions) != 1:
-        raise UserError(f"{kernel.name} has no portfolio: buckets need exactly one dynamic dimension.")
-    if not 0 <= bound < float("inf"):
-        raise UserError(f"The bound is {bound}; expected a share of at least 0, as 0.01 for 1%.")
-    (dynamic,) = kernel.spec.dynamic_dimensions
-    keys = _reached_keys(kernel, dynamic, table.environment.target)
-    groups = [_weighted(cells, dynamic, workload) for cells in cells_of(table.rows, evaluations, dynamic)]
-    assignments = tuple(consolidate(cells, keys, bound) for cells in groups)
-    portfolio = portfolio_of(assignments, keys, dynamic, bound)
-    return Consolidation(portfolio, assignments, keys, workload.name if workload else None)
-
-
-def _weighted(cells: tuple["Cell", ...], dynamic: str, workload: "Workload | None") -> tuple["Cell", ...]:
-    from tuner.ranking import weighted
-
-    if workload is None:
-        return cells
-    if workload.dimension != dynamic:
-        raise UserError(f"The workload {workload.name} is of {workload.dimension}; this kernel's sizes are {dynamic}.")
-    weights = workload.nearest_weights(cell.shape.size(dynamic) for cell in cells)
-    if not any(weights.values()):
-        raise UserError(f"No step of the workload {workload.name} is near one of the tuned sizes.")
-    return weighted(cells, weights, dynamic)
-
-
-def _reached_keys(kernel: Kernel, dynamic: str, target: Target) -> "Keys":
-    """The compile keys that a variant reaches over the sizes of a cell, from Triton's own binder.
-
-    They depend on shape, implementation and specialization set alone; each combination is worked out once.
-    """
-    from tuner.compile.classes import class_table
-
-    tables: dict[tuple[str, Shape], ClassTable] = {}
-    reached: dict[tuple[str, Shape, SpecializationSet], frozenset[Hashable]] = {}
-
-    def keys(variant: Variant, cell: "Cell") -> frozenset[Hashable]:
-        config, marks = variant.config, variant.specialization
-        place = (config.implementation, cell.shape)
-        if place not in tables:
-            shapes = [Shape({**cell.shape, dynamic: size}) for size in _counted(cell.first, cell.last)]
-            every = class_table(kernel, config, [each for each in shapes if _takes(kernel, each)], target)
-            # Shapes that are one to the unmarked kernel are one under every set.
-            tables[place] = class_table(kernel, config, every.keys(SpecializationSet()).values(), target)
-        if (*place, marks) not in reached:
-            reached[*place, marks] = frozenset(tables[place].keys(marks))
-        return reached[*place, marks]
-
-    return keys
-
-
-def _counted(first: int, last: int) -> list[int]:
-    """Sizes from first to last, both of them; the step is odd, so that every remainder by a power of two occurs."""
-    step = (last - first) // _COUNTED_SIZES | 1
-    return [*range(first, last, step), last]
-
-
-def _takes(kernel: Kernel, shape: Shape) -> bool:
-    """Whether the kernel has inputs of a shape."""
-    try:
-        kernel.spec.make_inputs(kernel.spec.shape(shape), "meta", 0)
-    except UserError:
-        return False
-    return True

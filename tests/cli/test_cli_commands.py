@@ -6,14 +6,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cli_examples import BUNDLED, EXAMPLE, ROOT, Tuner
+from cli_examples import BUNDLED, ESTIMATED, EXAMPLE, ROOT, Tuner, chosen
 
-from tuner.records import DEFAULT_TARGET, Shape
+from tuner.catalog import load_folder
+from tuner.records import DEFAULT_TARGET, Shape, Target
 from tuner.runtime import WinnerTable, read_table
 from tuner.store import Store
 
@@ -215,6 +217,24 @@ def test_export_writes_the_table_that_lookup_reads(tuner: Tuner, tuned: str, tmp
     assert tuner("export-config", EXAMPLE, "--db", tuned, "-o", tmp_path).out == f"{tmp_path}/scale_rows.json\n"
 
 
+def test_export_takes_the_newest_of_each_shape_and_says_what_it_leaves_out(tuner: Tuner, tuned: str) -> None:
+    """Winners under another ptxas, and of another target, of which one must be named."""
+    kernel, shape = load_folder(EXAMPLE), Shape(num_rows=64, columns=128)
+    with Store.open(tuned) as store:
+        store.save_winners([chosen(kernel, shape, 1.0, replace(ESTIMATED, ptxas="13.9"))])
+    result = tuner("export-config", EXAMPLE, "--db", tuned)
+    table = WinnerTable.from_json(json.loads(result.out))
+    assert [row.timing.median_us for row in table.rows] == [3.0, 1.0]
+    assert table.environment.ptxas == "13.4 or 13.9"
+    assert result.err == "Winners left out: 1 older at its shapes.\n"
+    with Store.open(tuned) as store:
+        store.save_winners([chosen(kernel, shape, 1.0, replace(ESTIMATED, target=Target("cuda", "100")))])
+    assert "several devices: cuda:100, cuda:90" in tuner("export-config", EXAMPLE, "--db", tuned).err
+    result = tuner("export-config", EXAMPLE, "--db", tuned, "--device", "cuda:90")
+    assert WinnerTable.from_json(json.loads(result.out)) == table
+    assert "1 of cuda:100" in result.err
+
+
 def test_export_as_yaml_holds_the_same(tuner: Tuner, tuned: str) -> None:
     as_json = json.loads(tuner("export-config", EXAMPLE, "--db", tuned).out)
     result = tuner("export-config", EXAMPLE, "--db", tuned, "--format", "yaml")
@@ -229,12 +249,14 @@ def test_export_for_vllm_writes_a_file_for_each_combination_of_fixed_dimensions(
     result = tuner("export-config", BUNDLED, "--db", tuned, "--format", "vllm", "-o", f"{folder}/")
     paths = [Path(line) for line in result.out.splitlines()]
     assert sorted(paths) == sorted(folder.iterdir())
+    rest = [path for path in paths if path.name.endswith(".variants.json")]
+    paths = [path for path in paths if path not in rest]
     bodies = {"n_groups=8" in path.name: json.loads(path.read_text()) for path in paths}
     assert set(bodies[True]) == {"triton_version", "1", "512"}
     assert set(bodies[False]) == {"triton_version", "512"}
-    assert bodies[True]["512"]["do_not_specialize"] == ["num_tokens"]
-    assert all(path.name.startswith(f"{BUNDLED},num_heads=64,") for path in paths)
-    assert all(path.name.endswith(",device_name=cuda_90_estimated.json") for path in paths)
+    assert all(json.loads(path.read_text())["512"]["do_not_specialize"] == ["num_tokens"] for path in rest)
+    where = "device_name=cuda_90_estimated"
+    assert sorted(path.name for path in paths) == [f"{BUNDLED},num_heads=64,n_groups={n},{where}.json" for n in (4, 8)]
 
 
 # Show.

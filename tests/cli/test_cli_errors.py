@@ -295,7 +295,7 @@ def test_vllm_files_need_a_dimension_that_they_are_keyed_by(refused: Refused, tu
 
 
 def test_several_files_need_a_folder(refused: Refused, tuned: str) -> None:
-    assert "makes 2 files" in refused("export-config", BUNDLED, "--format", "vllm", "--db", tuned)
+    assert "makes 4 files" in refused("export-config", BUNDLED, "--format", "vllm", "--db", tuned)
 
 
 @pytest.mark.parametrize("place", ["/proc/none/out.txt", "{tmp}/file/out.txt", "/dev/full/out.txt"])

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_examples import BUNDLED, Tuner
+from cli_examples import BUNDLED, ESTIMATED, Tuner, chosen
 
+from tuner.catalog import load_kernel
 from tuner.store import Store
 
 
@@ -41,6 +43,23 @@ def test_a_later_import_replaces_winners_at_the_same_shapes(tuner: Tuner, tuned:
             "best estimate",
             "best estimate",
         ]
+
+
+def test_an_import_of_ones_own_export_changes_nothing(tuner: Tuner, tuned: str, tmp_path: Path) -> None:
+    """What a run found stays with its samples, also where its table has rows of several versions."""
+    table, kernel = tmp_path / "winners.json", load_kernel(BUNDLED)
+    shape = kernel.spec.shape({"num_tokens": 1, "num_heads": 64, "n_groups": 8})
+    newer = chosen(kernel, shape, 2.0, replace(ESTIMATED, ptxas="13.9"))
+    with Store.open(tuned) as store:
+        store.save_winners([replace(newer, timing=replace(newer.timing, samples_us=(2.0,)))])
+        tuner("export-config", BUNDLED, "--db", tuned, "-o", table)
+        before = store.winners()
+        result = tuner("import", table, "--db", tuned)
+        assert result.out.splitlines() == [
+            f"0 winners of {BUNDLED}, {ESTIMATED.label}",
+            "3 others in the table were left: the store has them, or has better founded ones.",
+        ]
+        assert store.winners() == before
 
 
 def test_winners_of_another_source_are_stored_and_it_is_said(tuner: Tuner, tuned: str, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tuner.export.python_code import Call, Name, code
 from tuner.processes import WorkerPool, result
 from tuner.records import Evidence, Shape, Speedup, Timing, Winner
 from tuner.runtime import WinnerTable
+from tuner.runtime.binaries import Arguments
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step
 from tuner.verify.interpreter import patch_conversions
@@ -43,7 +44,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def text_of(table: WinnerTable) -> str:
-    (file,) = export(table, Format.PYTHON)
+    (file,) = export(table, Format.PYTHON, load_kernel(table.kernel))
     assert file.name == f"{table.kernel}.py"
     return file.text
 
@@ -142,12 +143,35 @@ def test_each_size_has_the_variant_of_the_table(path: Path) -> None:
     assert first[1].function.do_not_specialize in ([], None)
 
 
-def test_wrong_inputs_and_dimensions_that_were_not_tuned_are_told(path: Path) -> None:
+@pytest.mark.triton
+@pytest.mark.parametrize("name", [FUSED.name, NORM.name])
+def test_where_nothing_was_tuned_it_launches_the_baseline(name: str, path: Path, tmp_path: Path) -> None:
+    kernel, sizes = (FUSED, LARGE) if name == FUSED.name else (NORM, Shape({"hidden_size": 4096}))
+    if kernel is NORM:
+        path = tmp_path / "norm.py"
+        path.write_text(text_of(norm_table()))
+    module, baseline = load(path), kernel.spec.baseline_variant
+    with stub_driver() as stub:
+        shape = kernel.spec.shape({"num_tokens": 4, **sizes})
+        positional, keywords = arguments_of(name, kernel.spec.make_inputs(shape, "cpu", 0), shape)
+        for function in (getattr(module, name), Op(kernel, lambda _: (Step(1, baseline),))):
+            function(*positional, **keywords)
+        ours, right = stub.launches[-2:]
+    assert (ours.grid, ours.source.fn.__name__) == (right.grid, right.source.fn.__name__)
+    assert ours.metadata.num_warps == right.metadata.num_warps
+    fixed = module.Shape({name: value for name, value in shape.items() if name != "num_tokens"})
+    constants = dict(Arguments.of(kernel, baseline, shape).constants)
+    assert module.plans._untuned(fixed).constants == {baseline.config.implementation: constants}
+
+
+def test_wrong_inputs_and_dimensions_that_cannot_be_are_told(path: Path) -> None:
     module = load(path)
     shape = FUSED.spec.shape({"num_tokens": 4, **LARGE})
     positional, _ = arguments_of(FUSED.name, FUSED.spec.make_inputs(shape, "cpu", 0), shape)
-    with pytest.raises(ValueError, match=r"Not tuned for .*'num_heads': 16(.|\n)*This file holds .*'num_heads': 8"):
-        module.fused_inv_rope_fp8_quant(*positional)
+    with pytest.raises(module.UserError, match="'scale_rounding' is 'up'; expected 'pow2' or 'none'"):
+        module.fused_inv_rope_fp8_quant(*positional, scale_rounding="up")
+    with pytest.raises(module.UserError, match="packed scales hold exponents only"):
+        module.fused_inv_rope_fp8_quant(*positional[:-1], True, scale_rounding="none")
     with pytest.raises(module.UserError, match=r"o is torch\.float32; expected torch.bfloat16"):
         module.fused_inv_rope_fp8_quant(positional[0].float(), *positional[1:])
 
@@ -170,7 +194,7 @@ def test_a_device_of_any_name_is_but_a_text() -> None:
 
 def test_another_source_is_refused() -> None:
     with pytest.raises(UserError, match="The table is for source 0000000000000000"):
-        export(replace(TABLE, source_digest="0" * 16), Format.PYTHON)
+        export(replace(TABLE, source_digest="0" * 16), Format.PYTHON, FUSED)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +210,14 @@ def test_another_source_is_refused() -> None:
         ("baseline.py", ("import triton\n", "import triton\nfrom .reference import reference\n"), "relative import"),
         ("baseline.py", ("import triton\n", "import triton\nfrom tuner.errors import UserError\n"), "one of tuner"),
         ("baseline.py", ("import triton\n", "import triton\nimport tuner.errors\n"), "one of tuner"),
+        (
+            "spec.py",
+            (
+                "    tokens, hidden = _sizes(shape)\n    x, y =",
+                "    reference\n    tokens, hidden = _sizes(shape)\n    x, y =",
+            ),
+            "spec.py of rms_norm imports 'reference', a function",
+        ),
     ],
 )
 def test_what_cannot_stand_alone_is_told(
@@ -197,7 +229,7 @@ def test_what_cannot_stand_alone_is_told(
     table = norm_table()
     rows = tuple(replace(row, source_digest=digest) for row in table.rows)
     with pytest.raises(UserError, match=told):
-        export(replace(table, source_digest=digest, rows=rows), Format.PYTHON)
+        export(replace(table, source_digest=digest, rows=rows), Format.PYTHON, load_folder(folder))
     assert kernels.kernel_names()["rms_norm"] == folder
 
 

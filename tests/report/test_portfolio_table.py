@@ -6,7 +6,7 @@ import pytest
 import store_examples
 from rich.console import Console
 
-from tuner.api import Consolidation
+from tuner.consolidation import Consolidation
 from tuner.ranking import Cell, cells_of, consolidate, portfolio_of
 from tuner.records import Environment, Evidence, Shape, Target, Variant, Winner
 from tuner.report import portfolio_report, portfolio_tables

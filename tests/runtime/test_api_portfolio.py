@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_examples import SCALE_ROWS, copy_kernel, scale_rows_variant
 
-from tuner import api, serving
+from tuner import api, consolidation, serving
 from tuner.catalog import Kernel, load_folder
 from tuner.compile.specialization import reachable_keys
+from tuner.consolidation import consolidate
 from tuner.errors import UserError
 from tuner.records import (
     DEFAULT_TARGET,
@@ -73,7 +74,7 @@ def keys_between(variant: Variant, sizes: Sequence[int]) -> int:
 def test_each_variant_compiles_for_the_sizes_of_its_buckets() -> None:
     """The unmarked one for 1, for 2 to 4 and no multiple of 16; the other for both kinds of size but not for 1."""
     winners = table(SCALE, (2, PLAIN), (8, WIDE), (64, WIDE))
-    portfolio = api.consolidate(SCALE, winners, []).portfolio
+    portfolio = consolidate(SCALE, winners, []).portfolio
     assert [(each.first, each.last, each.variant) for each in portfolio.buckets] == [(1, 4, PLAIN), (5, 128, WIDE)]
     expected = keys_between(PLAIN, range(1, 5)), keys_between(WIDE, range(5, 129))
     assert expected == (2, 2)
@@ -82,43 +83,43 @@ def test_each_variant_compiles_for_the_sizes_of_its_buckets() -> None:
 
 def test_among_equals_the_set_that_compiles_least_is_taken() -> None:
     evaluations = [timed(rows, each, 1.0) for rows in (2, 64) for each in (PLAIN, WIDE, MARKED)]
-    found = api.consolidate(SCALE, table(SCALE, (2, PLAIN), (64, PLAIN)), evaluations)
+    found = consolidate(SCALE, table(SCALE, (2, PLAIN), (64, PLAIN)), evaluations)
     assert found.portfolio.variants == (MARKED,)
     assert found.portfolio.compiles == 1 == keys_between(MARKED, range(1, 129))
 
 
 def test_a_long_bucket_is_counted_by_some_of_its_sizes() -> None:
-    found = api.consolidate(SCALE, table(SCALE, (20_000, PLAIN)), [])
+    found = consolidate(SCALE, table(SCALE, (20_000, PLAIN)), [])
     assert (found.portfolio.buckets[0].first, found.portfolio.buckets[0].last) == (10_000, 40_000)
     assert found.portfolio.compiles == 2 == keys_between(PLAIN, (10_000, 10_001))
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_the_counted_sizes_hold_both_ends_and_every_remainder(first: int, length: int) -> None:
-    sizes = api._counted(first, first + length)
+    sizes = consolidation._counted(first, first + length)
     assert (sizes[0], sizes[-1]) == (first, first + length)
-    assert len(sizes) <= 2 * api._COUNTED_SIZES + 1
+    assert len(sizes) <= 2 * consolidation._COUNTED_SIZES + 1
     if length >= 2 * 16:
         assert {size % 16 for size in sizes} == set(range(16))
-    if length < api._COUNTED_SIZES:
+    if length < consolidation._COUNTED_SIZES:
         assert sizes == [*range(first, first + length + 1)]
 
 
 def test_sizes_that_the_kernel_does_not_take_are_not_counted(tmp_path: Path) -> None:
     edit = ('"num_rows", dynamic=True, minimum=0', '"num_rows", dynamic=True, minimum=2')
     kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": edit}))
-    assert api.consolidate(kernel, table(kernel, (2, PLAIN)), []).portfolio.compiles == 1
-    assert api.consolidate(SCALE, table(SCALE, (2, PLAIN)), []).portfolio.compiles == 2
+    assert consolidate(kernel, table(kernel, (2, PLAIN)), []).portfolio.compiles == 1
+    assert consolidate(SCALE, table(SCALE, (2, PLAIN)), []).portfolio.compiles == 2
 
 
 def test_a_workload_weighs_the_tuned_sizes() -> None:
     """Both of its steps are near two rows and none is near 64."""
     evaluations = [timed(2, PLAIN, 100.0), timed(2, WIDE, 100.5), timed(64, PLAIN, 100.5), timed(64, WIDE, 100.0)]
     winners = table(SCALE, (2, PLAIN), (64, WIDE))
-    found = api.consolidate(SCALE, winners, evaluations, workload=workload("num_rows"))
+    found = consolidate(SCALE, winners, evaluations, workload=workload("num_rows"))
     assert (found.workload, len(found.portfolio.variants)) == ("small", 1)
     assert [cell.weight for cell in found.assignments[0].cells] == [1.0, 0.0]
-    equal = api.consolidate(SCALE, winners, evaluations)
+    equal = consolidate(SCALE, winners, evaluations)
     assert (equal.workload, equal.assignments[0].expected_us) == (None, pytest.approx(100.25))
 
 
@@ -126,20 +127,20 @@ def test_what_has_no_portfolio_is_told(tmp_path: Path) -> None:
     winners = table(SCALE, (64, PLAIN))
     for bound in (-0.01, float("nan"), float("inf")):
         with pytest.raises(UserError, match="expected a share of at least 0"):
-            api.consolidate(SCALE, winners, [], bound)
+            consolidate(SCALE, winners, [], bound)
     with pytest.raises(UserError, match="small is of num_tokens; this kernel's sizes are num_rows"):
-        api.consolidate(SCALE, winners, [], workload=workload("num_tokens"))
+        consolidate(SCALE, winners, [], workload=workload("num_tokens"))
     with pytest.raises(UserError, match="No step of the workload small is near"):
-        api.consolidate(SCALE, winners, [], workload=workload("num_rows"))
+        consolidate(SCALE, winners, [], workload=workload("num_rows"))
     still = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": (", dynamic=True, minimum=0", "")}))
     with pytest.raises(UserError, match="exactly one dynamic dimension"):
-        api.consolidate(still, winners, [])
+        consolidate(still, winners, [])
 
 
 def test_an_op_asks_for_the_sizes_of_its_own_fixed_dimensions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows and buckets of other columns change neither its steps nor how often it asks."""
     few = table(SCALE, (2, PLAIN), (64, WIDE))
-    few = dataclasses.replace(few, portfolio=api.consolidate(SCALE, few, []).portfolio)
+    few = dataclasses.replace(few, portfolio=consolidate(SCALE, few, []).portfolio)
     assert few.portfolio is not None
     other = table(SCALE, *((rows, MARKED) for rows in range(100, 200)))
     others = tuple(dataclasses.replace(row, shape=Shape({**row.shape, "columns": 256})) for row in other.rows)
@@ -170,7 +171,7 @@ def test_an_op_asks_for_the_sizes_of_its_own_fixed_dimensions_alone(monkeypatch:
 def test_lookup_says_that_another_variant_runs_than_the_winner() -> None:
     evaluations = [timed(2, PLAIN, 100.0), timed(2, MARKED, 100.4), timed(64, MARKED, 1.0)]
     winners = table(SCALE, (2, PLAIN), (64, MARKED))
-    exported = dataclasses.replace(winners, portfolio=api.consolidate(SCALE, winners, evaluations).portfolio)
+    exported = dataclasses.replace(winners, portfolio=consolidate(SCALE, winners, evaluations).portfolio)
     own = api.look_up(SCALE, (exported,), {"num_rows": 64}, "", DEFAULT_TARGET)
     other = api.look_up(SCALE, (exported,), {"num_rows": 3}, "", DEFAULT_TARGET)
     assert (own.variant, own.origin) == (MARKED, Origin.EXACT)

@@ -25,7 +25,7 @@ from store_examples import (
 )
 
 from tuner.errors import StoreError
-from tuner.records import Evaluation, FrozenMapping, Shape, Status, Timing
+from tuner.records import Evaluation, FrozenMapping, Shape, Status, Timing, Winner
 from tuner.store import Store
 from tuner.store.migrate import HEAD
 from tuner.store.schema import VERSION_TABLE, Base
@@ -44,6 +44,12 @@ def execute(store: Store, statement: str) -> None:
 
 def ended(number: int, status: Status, log: str = "", tokens: int = 64) -> Evaluation:
     return Evaluation(variant(number), shape(tokens), status, log)
+
+
+def told(whole: Winner) -> Winner:
+    """A winner as a table tells of it."""
+    timings = {name: replace(getattr(whole, name), samples_us=()) for name in ("timing", "baseline_timing")}
+    return replace(whole, **timings)
 
 
 class StoreContract:
@@ -324,6 +330,33 @@ class StoreContract:
             with pytest.raises(StoreError):
                 store.save_winners([winner(9, 64), broken])
             assert store.winners() == [winner(1, 8)]
+
+    def test_an_adopted_winner_replaces_none_that_has_its_samples(self, url: str) -> None:
+        """Neither itself, as a table tells of it, nor another choice; what it was checked at stays known too."""
+        with Store.open(url) as store:
+            store.save_winners([winner(1, 8), winner(1, 64)], served="both")
+            before, many = store.winners(), Timing(10.1, 10.0, 10.4, 99)
+            assert store.adopt_winners([told(winner(1, 8)), replace(told(winner(2, 64)), timing=many)]) == 0
+            assert store.winners() == before
+            assert len(store.standing_winners("scale", SOURCE, ENVIRONMENT, {shape(8): "both", shape(64): "both"})) == 2
+            assert store.adopt_winners([told(winner(2, 64)), told(winner(2, 512))]) == 1
+            assert store.winners()[0] == told(winner(2, 512))
+
+    def test_an_adopted_winner_makes_way_for_another_of_as_many_samples(self, url: str) -> None:
+        first, other = told(winner(1, 8)), told(winner(2, 8))
+        fewer = replace(told(winner(3, 8)), timing=replace(first.timing, count=first.timing.count - 1))
+        with Store.open(url) as store:
+            assert [store.adopt_winners([each]) for each in (first, first, other, fewer)] == [1, 0, 1, 0]
+            assert store.winners() == [other]
+
+    def test_a_winner_that_a_table_holds_under_several_versions_is_there_already(self, url: str) -> None:
+        mixed = replace(ENVIRONMENT, driver="580.65 or 590.10", protocol=1)
+        elsewhere = replace(mixed, device="NVIDIA H200")
+        with Store.open(url) as store:
+            store.save_winners([winner(1, 8)])
+            assert store.adopt_winners([told(replace(winner(1, size), environment=mixed)) for size in (8, 64)]) == 1
+            assert [each.shape for each in store.winners()] == [shape(64), shape(8)]
+            assert store.adopt_winners([told(replace(winner(1, 8), environment=elsewhere))]) == 1
 
     def test_runs_come_newest_first_with_what_they_added(self, url: str) -> None:
         with Store.open(url) as store:

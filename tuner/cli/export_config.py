@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import DatabaseOption, KernelArgument, database, find_kernel
+from tuner.cli.options import DatabaseOption, KernelArgument, database, find_kernel, terminal
 from tuner.cli.show import BoundOption, WorkloadOption
 from tuner.errors import UserError
 from tuner.export import ExportedFile, Format, export
@@ -17,11 +17,16 @@ from tuner.records.portfolio import REGRET_BOUND
 def export_config(
     kernel: KernelArgument,
     form: Annotated[
-        Format, typer.Option("--format", help="json and yaml: the winner table; vllm: config files; python: a module.")
+        Format,
+        typer.Option("--format", help="json, yaml: the winner table; vllm, sglang: config files; python: a module."),
     ] = Format.JSON,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="A file, or a folder (no suffix) for the usual names."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The GPU whose winners to write, or the target of estimates, if of several."),
     ] = None,
     bound: BoundOption = REGRET_BOUND,
     workload: WorkloadOption = None,
@@ -29,9 +34,14 @@ def export_config(
 ) -> None:
     """Write the winners of KERNEL; measured ones where there are any, else estimates, marked as such.
 
+    They are of one GPU, of each shape the newest, whatever the versions of driver and software; standard error says
+    what the store has besides.
+
     json and yaml also hold the portfolio: the fewest variants within `--bound` of the winners, and from which size to
     which each runs. `tuner.lookup` then answers with these (see `tuner show --portfolio`). `--format vllm` follows
-    vLLM's tuned-config files: one file per fixed dimensions and device, keyed by num_tokens, each with its own winner.
+    vLLM's tuned-config files: one per fixed dimensions (those at their default are not named) and device, which has for
+    each num_tokens the keywords of its own winner's launch; a second one, ending in .variants.json, says which
+    implementation they are for, and the rest. `--format sglang` writes the same to configs/triton_<version>/.
     `--format python` writes one module that stands alone: kernels, variants and the op; it needs torch and triton only.
 
     Examples:
@@ -40,18 +50,22 @@ def export_config(
 
         tuner export-config fused_inv_rope_fp8_quant --format vllm -o configs/
     """
-    from tuner.api import consolidate, export_table
+    from tuner.consolidation import consolidate
+    from tuner.export.selection import evaluations_behind, export_table, left_out
     from tuner.store import Store
     from tuner.workload import load_workload
 
     found = find_kernel(kernel)
     weights = load_workload(workload) if workload else None
     with Store.open(database(db), read_only=True) as store:
-        table = export_table(found, store.winners(found.name))
-        evaluations = store.evaluations(found.name, found.source_digest, table.environment)
-    if form is not Format.VLLM and len(found.spec.dynamic_dimensions) == 1:
+        winners = store.winners(found.name)
+        table = export_table(found, winners, device)
+        evaluations = evaluations_behind(table, store)
+    if rest := left_out(table, winners):
+        terminal(stderr=True).print(f"Winners left out: {rest}.", markup=False)
+    if form not in (Format.VLLM, Format.SGLANG) and len(found.spec.dynamic_dimensions) == 1:
         table = replace(table, portfolio=consolidate(found, table, evaluations, bound, weights).portfolio)
-    files = export(table, form)
+    files = export(table, form, found)
     if output is None:
         if len(files) > 1:
             raise UserError(f"{form} makes {len(files)} files.", hint="Name a folder with `-o FOLDER/`.")

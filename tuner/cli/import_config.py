@@ -19,8 +19,9 @@ def import_config(
 ) -> None:
     """Read the winners of a table that `tuner export-config` wrote into a store.
 
-    Each replaces the one that the store has for the same kernel, source, environment and shape. What was measured on
-    the way to them is in no table: an export from the store then makes its portfolio of these winners alone.
+    A winner that a run into this store found for the same kernel, source, environment and shape stays, with its
+    samples; one that was imported makes way, unless it has more of them. What was measured on the way to the winners is
+    in no table: an export from the store then makes its portfolio of these alone.
 
     Example:
 
@@ -33,9 +34,11 @@ def import_config(
     if kernel and kernel.source_digest == table.source_digest:
         check_table(table, kernel, file)
     with Store.open(database(db)) as store:
-        store.save_winners(table.rows)
+        stored = store.adopt_winners(table.rows)
     console = terminal()
-    console.print(f"{len(table.rows)} winners of {table.kernel}, {table.environment.label}", markup=False)
+    console.print(f"{stored} winners of {table.kernel}, {table.environment.label}", markup=False)
+    if left := len(table.rows) - stored:
+        console.print(f"{left} others in the table were left: the store has them, or has better founded ones.")
     if kernel and kernel.source_digest != table.source_digest:
         console.print(f"They are of source {table.source_digest}, not of the one here: no lookup will use them.")
 

@@ -94,7 +94,7 @@ def _show_portfolios(
     workload: "Workload | None",
     as_json: bool,
 ) -> None:
-    from tuner.api import consolidate
+    from tuner.consolidation import consolidate
     from tuner.report import portfolio_report, portfolio_tables
 
     console, reports = terminal(), []

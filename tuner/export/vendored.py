@@ -46,6 +46,22 @@ class Variant(NamedTuple):
     config: Config
 
 
+class Launch(NamedTuple):
+    """Grid and arguments of one launch."""
+
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+
+
+class Dimension(NamedTuple):
+    """A fixed dimension: what it is unless it is given, and what it may be."""
+
+    name: str
+    default: Any
+    choices: tuple[Any, ...]
+    minimum: int
+
+
 class Tuned(NamedTuple):
     """Fixed dimensions, the constants of each implementation there, and from which size on which variant runs."""
 
@@ -55,6 +71,8 @@ class Tuned(NamedTuple):
 
 
 Grid = Callable[[Shape, Config], Callable[[int], tuple[int, int, int]]]
+LaunchArguments = Callable[[Shape, Config], dict[str, Any]]
+Tensors = dict[str, torch.Tensor]
 
 
 class Plan:
@@ -77,23 +95,31 @@ class Plan:
 class Plans(dict[Any, Plan]):
     """The plans that were needed so far; `latest` is key and plan of the latest call."""
 
-    def __init__(self, grid: Grid, arguments: list[str], defaults: dict[str, Any], tuned: list[Tuned]) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        arguments: list[str],
+        dimensions: list[Dimension],
+        tuned: list[Tuned],
+        baseline: Variant,
+        launch_arguments: LaunchArguments,
+    ) -> None:
         super().__init__()
         self.latest: tuple[Any, Plan | None] = (None, None)
         self._grid = grid
         self._arguments = arguments
-        self._defaults = defaults
+        self._dimensions = dimensions
         self._tuned = tuned
+        self._baseline = baseline
+        self._launch_arguments = launch_arguments
 
     def add(self, key: Any, device: torch.device, dimensions: dict[str, Any]) -> Plan:
-        """Make the plan of a key; UserError for dimensions that this file does not hold."""
-        wanted = {**self._defaults, **dimensions}
-        for each in self._tuned:
-            if each.shape == wanted:
-                found = self.setdefault(key, Plan(each, device, self._grid, self._arguments))
-                self.latest = (key, found)
-                return found
-        raise UserError(f"Not tuned for {wanted}.", hint=f"This file holds {[each.shape for each in self._tuned]}.")
+        """Make the plan of a key, with the baseline where nothing was tuned; UserError for what cannot be."""
+        wanted = Shape({each.name: _value(each, dimensions) for each in self._dimensions})
+        tuned = next((each for each in self._tuned if each.shape == wanted), None) or self._untuned(wanted)
+        found = self.setdefault(key, Plan(tuned, device, self._grid, self._arguments))
+        self.latest = (key, found)
+        return found
 
     def known(self, key: Any) -> Plan | None:
         """The plan of a key that was added; None for another key."""
@@ -101,6 +127,22 @@ class Plans(dict[Any, Plan]):
         if found is not None:
             self.latest = (key, found)
         return found
+
+    def _untuned(self, shape: Shape) -> Tuned:
+        config = self._baseline.config
+        every = self._launch_arguments(shape, config)
+        constants = {name: value for name, value in every.items() if name not in self._arguments}
+        return Tuned(shape, {config.implementation: constants}, [(1, self._baseline)])
+
+
+def _value(dimension: Dimension, given: dict[str, Any]) -> Any:
+    name, default, choices, minimum = dimension
+    value = given.get(name, default)
+    if choices and value not in choices:
+        raise UserError(f"Dimension {name!r} is {value!r}; expected {' or '.join(map(repr, choices))}.")
+    if not choices and value < minimum:
+        raise UserError(f"Dimension {name!r} is {value!r}; expected an integer >= {minimum}.")
+    return value
 
 
 def _launch(tuned: Tuned, variant: Variant, grid: Grid, arguments: list[str]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.api import Consolidation
+from tuner.consolidation import Consolidation
 from tuner.ranking import Assignment
 from tuner.records import Evidence
 from tuner.runtime import WinnerTable

@@ -1,15 +1,16 @@
 """The repository: typed records in, typed records out."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, exists, func, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from tuner.errors import StoreError
@@ -107,8 +108,8 @@ class Store:
     def claim(self, run_id: int, key: str) -> bool:
         """Whether the piece of work that `key` names is now this run's, or was so before.
 
-        It is another's while the run that claimed it is alive: not finished, its last beat within `claims.LEASE_S`
-        seconds and, if it runs on this host, its process there. A claim that is won says nothing of what the run
+        It is another's while the run that claimed it is alive: not finished and, if it runs on this host, its process
+        there, else its last beat within `claims.LEASE_S` seconds. A claim that is won says nothing of what the run
         before it stored: look for that after the claim. StoreError for an unknown run.
         """
         with self._writing() as connection:
@@ -182,6 +183,31 @@ class Store:
         `drawn_at`: when the evaluations were read that they were chosen from, by default now. `served` names the shapes
         at which they were checked.
         """
+        self._put_winners(winners, {"updated_at": drawn_at or datetime.now(UTC), "served": served})
+
+    def adopt_winners(self, winners: Iterable[Winner]) -> int:
+        """Store winners of another store, of which a table tells all but the samples; returns how many were stored.
+
+        One that is there already is left, also where the table holds it under the versions of several rows. Another one
+        of its kernel, source, shape and environment makes way only if it was adopted too, and of no more samples.
+        """
+        new = list(winners)
+        known = {_told(each) for kernel in {each.variant.kernel for each in new} for each in self.winners(kernel)}
+        no_samples = func.json_array_length(WinnerRow.samples_us) == 0
+        return self._put_winners(
+            [each for each in new if _told(each) not in known],
+            {"updated_at": datetime.now(UTC), "served": None},
+            lambda offered: no_samples & (WinnerRow.sample_count <= offered.sample_count),
+        )
+
+    def _put_winners(
+        self,
+        winners: Iterable[Winner],
+        noted: rows.Values,
+        makes_way: Callable[[Any], ColumnElement[bool]] | None = None,
+    ) -> int:
+        """Store winners, all or none; returns how many were. `makes_way` says where one that is there is replaced."""
+        stored = 0
         chosen = {_winner_key(winner): winner for winner in winners}
         ordered = [chosen[key] for key in sorted(chosen)]
         values = [rows.winner_values(winner) for winner in ordered]
@@ -196,13 +222,15 @@ class Store:
                     "environment_id": environment_ids[winner.environment],
                     "variant_id": variant_ids[winner.variant],
                     "baseline_id": variant_ids[winner.baseline],
-                    "updated_at": drawn_at or datetime.now(UTC),
-                    "served": served,
+                    **noted,
                 }
                 key = ["kernel", "source_digest", "environment_id", "shape_key"]
                 changed = {name: value for name, value in row.items() if name not in key}
                 statement = statements.insert(connection, WinnerRow).values(**row)
-                connection.execute(statement.on_conflict_do_update(index_elements=key, set_=changed))
+                where = makes_way(statement.excluded) if makes_way else None
+                statement = statement.on_conflict_do_update(index_elements=key, set_=changed, where=where)
+                stored += len(connection.execute(statement.returning(WinnerRow.id)).all())
+        return stored
 
     def winners(self, kernel: str | None = None) -> list[Winner]:
         """The winners of a kernel, or of all: one per kernel, source, shape and environment; newest first.
@@ -272,3 +300,13 @@ class Store:
 
 def _winner_key(winner: Winner) -> tuple[str, str, str, str]:
     return winner.variant.kernel, winner.source_digest, winner.environment.digest, winner.shape.canonical
+
+
+def _told(winner: Winner) -> Winner:
+    """What two winners share that are one and the same measurement, stored here and read from a table."""
+    return replace(
+        winner,
+        environment=replace(winner.environment, torch="", triton="", driver="", ptxas="", l2="", protocol=0),
+        timing=replace(winner.timing, samples_us=()),
+        baseline_timing=replace(winner.baseline_timing, samples_us=()),
+    )
