@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, update_wrapper
 from pathlib import Path
 
+import torch
 import triton
 
 from tuner import settings
-from tuner.api import this_device, winner_tables
+from tuner.api import stale_environments, this_device, winner_tables
 from tuner.catalog import Kernel, load_kernel
 from tuner.records import Shape, Target, Variant
-from tuner.records.portfolio import REACH
+from tuner.records.portfolio import spans
 from tuner.runtime import WinnerTable, find
 from tuner.runtime.bundle import read_bundle
+from tuner.runtime.launcher import active_driver
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step, steps
 from tuner.runtime.table import Group
@@ -46,7 +48,8 @@ def load_op(name: str, bundle: str | Path | None = None) -> Op:
 
     `bundle` is the folder that `tuner prebuild` wrote, by default `$TUNER_BUNDLE`: its binaries are loaded instead of
     compiled, and at its shapes its variants run. One for another Triton version, GPU or source, or a damaged one, is
-    refused: the op then compiles at warm-up, `op.bundle` says why, and a warning is logged once.
+    refused: the op then compiles at warm-up, `op.bundle` says why, and a warning is logged once. Under `$TUNER_STRICT`
+    that is a UserError, and so is a call, or a warm-up for one, for which only the baseline is left.
 
     Winners are read and the GPU is looked for at the first call or warm-up. UnknownNameError for an unknown kernel,
     UserError for one without `op.py`.
@@ -54,11 +57,19 @@ def load_op(name: str, bundle: str | Path | None = None) -> Op:
     kernel = load_kernel(name)
 
     def choose(shape: Shape) -> tuple[Step, ...]:
-        return chosen(kernel, winner_tables(kernel), shape, *this_device())
+        return chosen(kernel, winner_tables(kernel), shape, *_current_device())
 
     folder = _folder(bundle)
     held = read_bundle(folder, kernel.name, kernel.source_digest, triton.__version__) if folder else None
     return Op(kernel, choose, held)
+
+
+def _current_device() -> tuple[str, Target]:
+    """Name and target of the GPU that is the current one; as `this_device` without one."""
+    if not torch.cuda.is_available():
+        return this_device()
+    here = active_driver().get_current_target()
+    return torch.cuda.get_device_name(), Target(here.backend, str(here.arch))
 
 
 def chosen(
@@ -66,22 +77,26 @@ def chosen(
 ) -> tuple[Step, ...]:
     """The variant at every size of the dynamic dimension, as `tuner.lookup` finds it; `shape` has the fixed ones."""
     (dynamic,) = kernel.spec.dynamic_dimensions
+    stale = stale_environments(tables)
 
-    def variant_at(size: int) -> Variant:
-        found = find(tables, Shape({**shape, dynamic: size}), (dynamic,), device, target)
-        return found.variant if found else kernel.spec.baseline_variant
+    def choice_at(size: int) -> tuple[Variant, bool]:
+        found = find(tables, Shape({**shape, dynamic: size}), (dynamic,), device, target, stale)
+        return (found.variant if found else kernel.spec.baseline_variant), found is not None
 
-    return steps(variant_at, _turning_points([table.group(shape, (dynamic,)) for table in tables], dynamic))
+    return steps(choice_at, _turning_points([table.group(shape, (dynamic,)) for table in tables], dynamic))
 
 
 def _turning_points(groups: Iterable[Group], dynamic: str) -> set[int]:
-    """Sizes between whose neighbours an answer changes once at most: tuned ones, their reach, ends of buckets."""
-    points: set[int] = set()
+    """Sizes between whose neighbours an answer changes once at most.
+
+    Both sides of wherever a tuned size, its span or a bucket begins or ends; where rows of two tables meet, only one
+    change lies between these.
+    """
+    firsts: set[int] = set()
     for group in groups:
         sizes = [row.shape.size(dynamic) for row in group.rows]
-        for size in sizes:
-            reach = int(size * REACH)
-            points |= {size - 1, size, size + 1, reach, reach + 1, int(size / REACH), int(size / REACH) + 1}
+        for each in (*spans(sizes), *(range(size, size + 1) for size in sizes)):
+            firsts |= {each.start, each.stop}
         for bucket in group.buckets:
-            points |= {bucket.first, *([bucket.last + 1] if bucket.last is not None else [])}
-    return points
+            firsts |= {bucket.first, *([bucket.last + 1] if bucket.last is not None else [])}
+    return firsts | {first - 1 for first in firsts}

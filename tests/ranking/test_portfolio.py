@@ -176,15 +176,17 @@ def test_cells_divide_the_sizes_as_lookup_does(sizes: set[int]) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(sizes=st.sets(st.integers(1, 60), min_size=1, max_size=5), data=st.data())
-def test_the_portfolio_finds_what_was_assigned(sizes: set[int], data: st.DataObject) -> None:
+def test_the_portfolio_holds_what_was_assigned(sizes: set[int], data: st.DataObject) -> None:
     rows = [winner(size, data.draw(st.integers(0, 3))) for size in sizes]
     (cells,) = cells_of(rows, [], "num_tokens")
     found = consolidate(cells, one_key, 0.01)
     portfolio = portfolio_of([found], one_key, "num_tokens", 0.01)
     for at, variant in zip(found.cells, found.variants, strict=True):
         for size in (at.first, at.shape.size("num_tokens"), at.last):
-            assert portfolio.find(store_examples.shape(size)) == variant
-    assert portfolio.find(store_examples.shape(cells[-1].last + 1)) is None
+            (held,) = [each for each in portfolio.buckets if each.holds(store_examples.shape(size), "num_tokens")]
+            assert held.variant == variant
+    beyond = store_examples.shape(cells[-1].last + 1)
+    assert not any(each.holds(beyond, "num_tokens") for each in portfolio.buckets)
 
 
 def test_regret_compares_what_was_measured_alike() -> None:

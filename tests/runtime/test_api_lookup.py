@@ -3,20 +3,23 @@
 import dataclasses
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import store_examples
+import torch
 from kernel_examples import DOUBLED, SCALE_ROWS, copy_kernel, scale_rows_variant
 
 import tuner
 from tuner import api
 from tuner.catalog import Kernel, load_folder, load_kernel
-from tuner.errors import TableError, UnknownNameError, UserError
+from tuner.errors import StoreError, TableError, UnknownNameError, UserError
 from tuner.records import (
     DEFAULT_TARGET,
     PROTOCOL_VERSION,
@@ -62,7 +65,7 @@ def nothing_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 def forget() -> None:
     """Tables are read once per process, and answers are kept."""
-    for kept in (api._read_tables, api._known, api._answer):
+    for kept in (api._read_tables, api._known, api._answer, api._differences):
         kept.cache_clear()
 
 
@@ -209,19 +212,19 @@ def test_winners_of_other_versions_answer_and_say_so(
 def test_among_equals_a_winner_of_the_versions_here_answers(
     kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It need not be the newest, nor in the store; shape, device and evidence still come before versions."""
+    """It need not be the newest, nor in the store, nor of this very shape; device and evidence come before versions."""
     monkeypatch.setattr(api, "this_device", lambda: (MEASURED.device, DEFAULT_TARGET))
     store(
         tmp_path,
         monkeypatch,
         *(winner(kernel, 64, 4, where) for where in (MEASURED, OLDER)),
         *(winner(kernel, rows, 2, OLDER) for rows in (8, 1024)),
-        winner(kernel, 1024, 4, dataclasses.replace(MEASURED, device="NVIDIA H200")),
+        winner(kernel, 4096, 4, dataclasses.replace(MEASURED, device="NVIDIA H200")),
         winner(kernel, 4096, 4, ESTIMATED),
         winner(kernel, 4096, 2, OLDER),
     )
     publish(tmp_path, "H100", winner(kernel, 8, 4, MEASURED), winner(kernel, 1000, 4, MEASURED))
-    for rows, stale in ((64, False), (70, False), (8, False), (9, False), (1024, True), (4096, True)):
+    for rows, stale in ((64, False), (70, False), (8, False), (9, False), (1024, False), (4096, True)):
         found = tuner.lookup("scale_rows", num_rows=rows)
         assert found.winner is not None
         assert (found.winner.environment == OLDER) == stale == bool(found.stale), rows
@@ -318,18 +321,6 @@ def test_a_spec_may_hold_plain_mappings(tmp_path: Path, monkeypatch: pytest.Monk
     assert chosen(64) == (1, Origin.BASELINE)
 
 
-def test_the_newest_measured_winners_are_exported(kernel: Kernel) -> None:
-    estimated, measured = winner(kernel, 64, 2), winner(kernel, 64, 4, MEASURED)
-    older = dataclasses.replace(measured, environment=dataclasses.replace(MEASURED, triton="3.6.0"))
-    stale = dataclasses.replace(measured, source_digest="0" * 16)
-    second = winner(kernel, 8, 4, MEASURED)
-    table = api.export_table(kernel, [estimated, stale, measured, older, second])
-    assert table == WinnerTable(kernel.name, kernel.source_digest, MEASURED, (second, measured))
-    assert api.export_table(kernel, [stale, estimated]).rows == (estimated,)
-    with pytest.raises(UserError, match=r"No winners are stored for scale_rows \(1 belong to other sources"):
-        api.export_table(kernel, [stale])
-
-
 def test_an_answer_is_kept_and_errors_are_not(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path, monkeypatch, winner(kernel, 64, 4))
     first = tuner.lookup("scale_rows", num_rows=64)
@@ -341,8 +332,81 @@ def test_an_answer_is_kept_and_errors_are_not(kernel: Kernel, tmp_path: Path, mo
     for _ in range(2):
         with pytest.raises(UnknownNameError, match="did you mean 'num_rows'"):
             tuner.lookup("scale_rows", num_row=64)
-    with pytest.raises(UserError, match="num_rows"):
-        tuner.lookup("scale_rows", num_rows=[64])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [512.0, 512.5, torch.tensor(512.0), torch.tensor(512), -1])
+def test_what_is_no_size_is_told_whatever_was_asked_before(value: Any, kernel: Kernel) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"'num_rows' is .*; expected an integer >= 0"):
+            tuner.lookup("scale_rows", num_rows=value)
+        with pytest.raises(UserError, match="'num_rows' is"):
+            tuner.explain("scale_rows", num_rows=value)
+        tuner.lookup("scale_rows", num_rows=512)
+
+
+@pytest.mark.parametrize("number", [1, True, np.int64(1), np.uint8(1)])
+def test_whole_numbers_of_any_type_are_sizes(number: Any, kernel: Kernel) -> None:
+    for found in (tuner.lookup("scale_rows", num_rows=number), tuner.explain("scale_rows", num_rows=number).answer):
+        assert found.shape == Shape(num_rows=1, columns=128)
+        assert type(found.shape["num_rows"]) is int
+    choice = {"num_heads": 64, "n_groups": 8, "tma_aligned_scales": number}
+    assert tuner.lookup("fused_inv_rope_fp8_quant", num_tokens=5, **choice).shape["tma_aligned_scales"] == 1
+
+
+def test_an_error_within_is_told_as_it_is(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the lookup that ended in it is not made again."""
+    asked = []
+
+    def broken(*given: Any) -> None:
+        asked.append(given)
+        raise TypeError("within")
+
+    monkeypatch.setattr(api, "look_up", broken)
+    with pytest.raises(TypeError, match="within"):
+        tuner.lookup("scale_rows", num_rows=64)
+    assert len(asked) == 1
+
+
+def old_store(tmp_path: Path, revision: str = "0001") -> str:
+    path = tmp_path / "old.db"
+    with sqlite3.connect(path) as opened:
+        opened.executescript((Path(__file__).parents[1] / "schemas" / "0001.sql").read_text())
+        opened.execute("UPDATE tuner_alembic_version SET version_num = ?", [revision])
+    opened.close()
+    return f"sqlite:///{path}"
+
+
+@pytest.mark.parametrize(
+    ("revision", "told"), [("0001", "Make it writable and run `tuner run`"), ("9", "upgrade tuner")]
+)
+def test_a_store_of_another_schema_leaves_the_published_winners(
+    revision: str, told: str, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    publish(tmp_path, "H100", winner(kernel, 64, 4))
+    url = old_store(tmp_path, revision)
+    monkeypatch.setenv("TUNER_DB", url)
+    assert [chosen(rows) for rows in (64, 65)] == [(4, Origin.EXACT), (4, Origin.BUCKET)]
+    (record,) = caplog.records
+    assert "old.db" in record.getMessage()
+    assert "scale_rows has the published winners alone" in record.getMessage()
+    assert told in record.getMessage()
+    with pytest.raises(StoreError):  # asked for by name
+        api.winner_tables(kernel, url)
+    forget()
+    monkeypatch.setenv("TUNER_STRICT", "1")
+    with pytest.raises(StoreError, match="has schema"):
+        tuner.lookup("scale_rows", num_rows=64)
+
+
+def test_a_store_that_cannot_be_read_is_an_error(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another rank may have read it."""
+    publish(tmp_path, "H100", winner(kernel, 64, 4))
+    (tmp_path / "no.db").write_text("no database" * 100)
+    monkeypatch.setenv("TUNER_DB", f"sqlite:///{tmp_path / 'no.db'}")
+    with pytest.raises(StoreError, match="not a database"):
+        tuner.lookup("scale_rows", num_rows=64)
 
 
 def test_a_new_shape_waits_for_no_file(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import triton
 from bundle_examples import FUSED, LARGEST, PLAIN, SIZES, TILE, small_bundle
 from op_examples import arguments_of
 from stub_driver import StubDriver, stub_driver
+from triton.backends.compiler import GPUTarget
 
 import tuner
 from tuner import serving
@@ -295,3 +296,43 @@ def test_the_target_is_told_from_the_manifest(folder: Path) -> None:
     found = read(folder)
     assert isinstance(found, Bundle)
     assert (found.target, found.refused_on("cuda:90")) == (Target("cuda", "90"), None)
+
+
+def test_a_bundle_is_for_the_gpu_of_the_plan(folder: Path, stub: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stub, "get_current_target", lambda: GPUTarget("cuda", 90 if stub.device == 1 else 80, 32))
+    op = op_of(folder)
+    op.plans.of(torch.device("cpu", 1), SIZES)
+    assert isinstance(op.bundle, Bundle)
+    op.plans.of(torch.device("cpu", 0), SIZES)
+    assert isinstance(op.bundle, Refused)
+
+
+@pytest.mark.parametrize("name", ["no folder", "triton", "no code"])
+def test_a_strict_server_does_not_start_without_its_bundle(
+    name: str, folder: Path, stub: StubDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNER_STRICT", "1")
+    assert op_of(folder).warmup(max_num_tokens=1, **SIZES).binaries[0].prebuilt
+    harm, why, _ = REFUSED[name]
+    harm(folder / PLACE)
+    with pytest.raises(UserError, match=rf"is refused \({why}\)") as caught:
+        op_of(folder)
+    assert "unset TUNER_STRICT" in caught.value.hint
+
+
+def test_a_strict_server_refuses_another_gpu_at_each_call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_STRICT", "1")
+    op = op_of(folder)
+    with stub_driver(arch=100) as stub:
+        for _ in range(2):
+            with pytest.raises(UserError, match="it is for cuda:90, here is cuda:100"):
+                op.warmup(max_num_tokens=1, **SIZES)
+        assert stub.loads == 0
+
+
+def test_what_no_winner_stands_behind_is_so_from_its_files(folder: Path, stub: StubDriver, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TUNER_STRICT", "1")
+    op = op_of(folder)
+    call(op, 128)  # twice the largest tuned size
+    with pytest.raises(UserError, match="has no winner at num_tokens=129"):
+        call(op, 129)

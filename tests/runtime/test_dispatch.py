@@ -53,16 +53,17 @@ def test_steps_are_exactly_where_the_variant_changes(ends: list[tuple[int, int]]
     pieces = sorted(dict(ends).items())
     asked: list[int] = []
 
-    def variant_at(size: int) -> Variant:
+    def choice_at(size: int) -> tuple[Variant, bool]:
         asked.append(size)
-        return variant(next((chosen for end, chosen in pieces if size <= end), 9))
+        chosen = next((chosen for end, chosen in pieces if size <= end), 9)
+        return variant(chosen // 2), chosen % 2 == 0
 
-    found = steps(variant_at, [end for end, _ in pieces] + [400])
+    found = steps(choice_at, [end for end, _ in pieces] + [400])
     assert len(asked) < 80
     assert found[0].first == 1
-    served = {size: step.variant for step in found for size in range(step.first, 401)}
-    assert served == {size: variant_at(size) for size in range(1, 401)}
-    assert all(before.variant != after.variant for before, after in pairwise(found))
+    served = {size: (step.variant, step.tuned) for step in found for size in range(step.first, 401)}
+    assert served == {size: choice_at(size) for size in range(1, 401)}
+    assert all((one.variant, one.tuned) != (other.variant, other.tuned) for one, other in pairwise(found))
 
 
 def two_steps(kernel: Any) -> Callable[[Shape], tuple[Step, ...]]:
@@ -157,8 +158,8 @@ def test_an_op_that_is_none_says_so(text: str, message: str, tmp_path: Path) -> 
 
 def test_how_a_kernel_is_called_is_no_part_of_its_source(tmp_path: Path) -> None:
     folder = copy_kernel(SCALE_ROWS, tmp_path)
-    before = load_folder(folder).source_digest
+    kernel = load_folder(folder)
     (folder / "op.py").write_text("OP = 3\n")
-    assert load_folder(folder).source_digest == before
+    assert not kernel.is_changed
     (folder / "more.py").write_text("OP = 3\n")
-    assert load_folder(folder).source_digest != before
+    assert kernel.is_changed

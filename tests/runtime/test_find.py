@@ -274,8 +274,32 @@ def test_what_every_answer_keeps(tables: list[WinnerTable], asked: Shape, device
     assert row.environment.evidence is Evidence.MEASURED or asked not in measured
 
 
+@pytest.mark.parametrize("asked", [300, 310, 600, 1024])
+def test_whatever_is_stale_answers_after_what_is_not(asked: int) -> None:
+    """Also where its size is the very one, or nearer; beyond the reach of all others it still answers."""
+    old = environment(H100, triton="3.6.0")
+    current, stale = table(environment(H100), *map(shape, (256, 512, 1024))), table(old, *map(shape, (300, 520, 4096)))
+    for tables in ([current, stale], [stale, current]):
+        found = [find(tables, shape(each), ["num_tokens"], H100, CUDA, [old]) for each in (asked, 2500, 4096)]
+        assert [each.winner.environment == old for each in found if each] == [False, True, True]
+        assert find([stale], shape(asked), ["num_tokens"], H100, CUDA, [old])
+
+
+def test_a_stale_winner_of_this_device_comes_before_those_of_others() -> None:
+    old = environment(H100, triton="3.6.0")
+    tables = [table(environment(H200), shape(64)), table(environment(""), shape(64)), table(old, shape(96))]
+    found = find(tables, shape(64), ["num_tokens"], H100, CUDA, [old])
+    assert found is not None
+    assert found.winner == tables[-1].rows[0]
+
+
 def plain_answer(
-    tables: Iterable[WinnerTable], asked: Shape, dynamic: Sequence[str], device: str, target: Target
+    tables: Iterable[WinnerTable],
+    asked: Shape,
+    dynamic: Sequence[str],
+    device: str,
+    target: Target,
+    stale: Sequence[Environment],
 ) -> Found | None:
     """What `find` answers, from all rows and buckets one after another."""
 
@@ -283,7 +307,8 @@ def plain_answer(
         return {name: value for name, value in each.items() if name not in dynamic}
 
     def found(where: WinnerTable, row: Winner, origin: Origin) -> Found:
-        variant = where.portfolio.find(asked) if where.portfolio else None
+        buckets = where.portfolio.buckets if where.portfolio else ()
+        variant = next((each.variant for each in buckets if each.holds(asked, "num_tokens")), None)
         return Found(row, origin, variant or row.variant, where.portfolio if variant else None)
 
     rows = [
@@ -296,7 +321,9 @@ def plain_answer(
         known = [each for each in rows if each[0].environment.evidence is evidence]
         here = [each for each in known if each[0].environment.device == wanted]
         for candidates, exact, bucket in (
+            ([each for each in here if each[0].environment not in stale], Origin.EXACT, Origin.BUCKET),
             (here, Origin.EXACT, Origin.BUCKET),
+            ([each for each in known if each[0].environment not in stale], Origin.FAMILY, Origin.FAMILY),
             (known, Origin.FAMILY, Origin.FAMILY),
         ):
             for each, row in candidates:
@@ -334,7 +361,12 @@ some_portfolios = st.lists(some_buckets, max_size=6).map(
             lambda each, portfolio: dataclasses.replace(each, portfolio=portfolio),
             st.builds(
                 lambda where, shapes: table(where, *shapes),
-                st.builds(environment, st.sampled_from(["", H100, H200]), st.sampled_from([CUDA, CUDA, AMD])),
+                st.builds(
+                    environment,
+                    st.sampled_from(["", H100, H200]),
+                    st.sampled_from([CUDA, CUDA, AMD]),
+                    st.sampled_from(["3.9.0", "3.6.0"]),
+                ),
                 st.lists(st.builds(shape, few_sizes, st.sampled_from([8, 16])), max_size=12),
             ),
             st.none() | some_portfolios,
@@ -348,8 +380,9 @@ def test_every_answer_is_that_of_going_through_all_rows(
     tables: list[WinnerTable], dynamic: list[str], device: str
 ) -> None:
     """Whatever the order of rows and buckets, those of the same shape and those that overlap."""
+    stale = [each.environment for each in tables if each.environment.triton == "3.6.0"]
     for size in range(45):
-        expected = plain_answer(tables, shape(size), dynamic, device, CUDA)
-        found = find(tables, shape(size), dynamic, device, CUDA)
+        expected = plain_answer(tables, shape(size), dynamic, device, CUDA, stale)
+        found = find(tables, shape(size), dynamic, device, CUDA, stale)
         assert found == expected
         assert found is None or expected is None or found.winner is expected.winner

@@ -3,6 +3,7 @@
 import gc
 import re
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,30 @@ def test_a_warm_up_and_a_call_compile_a_binary_once(stub: StubDriver) -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda loads: found.load(key, *values) if loads else call(found, 16, 128), (1, 0, 1, 1)))
     assert (found.compiles, stub.loads) == (1, 1)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_another_thread_gave_up_meanwhile_stays_so(
+    fails: bool, stub: StubDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The general binary cannot be loaded while the usual one is compiled, which then can or cannot."""
+    found, baseline = scale_launcher(scale_rows_variant(block_rows=2)), scale_launcher(scale_rows_variant())
+    compiled = found._compiled
+
+    def compile_or_fail(key: Key, numbers: Sequence[Any]) -> Any:
+        if key.aligned:
+            found.load(key.general, BUFFER, BUFFER[2048:], 16, 128)
+        if fails or not key.aligned:
+            raise RuntimeError("no registers are left")
+        return compiled(key, numbers)
+
+    monkeypatch.setattr(found, "_compiled", compile_or_fail)
+    monkeypatch.setattr(found, "_baseline", lambda: baseline)
+    call(found, 16, 128)
+    call(found, 32, 128)
+    assert len(stub.launches) == 2
+    assert stub.launches[-1].source.fn is next(iter(baseline._binaries.values())).src.fn
+    assert len(caplog.records) == 1
 
 
 def test_a_call_that_compiles_collects_no_garbage(stub: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ import gc
 import random
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ from tuner.catalog import load_kernel
 from tuner.compile.specialization import reachable_keys
 from tuner.errors import UnknownNameError, UserError
 from tuner.records import DEFAULT_TARGET, Config, FrozenMapping, Shape, SpecializationSet, Variant
+from tuner.runtime.binaries import Key
+from tuner.runtime.launcher import Launcher
 from tuner.runtime.op import Op
 from tuner.runtime.steps import Step
 from tuner.runtime.warmup import WarmupReport, in_threads
@@ -164,3 +168,67 @@ def test_the_first_of_two_to_end_lets_no_collection_into_the_other() -> None:
         assert one.wait(10)
         assert in_threads(long, [0]) == [sys.version_info >= (3, 12)]
     assert gc.isenabled()
+
+
+BASELINE = "fused_inv_rope_fp8_quant_per_head_kernel"
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, *, general: bool | None = None) -> None:
+    """Let no binary of MARKED be compiled, or only (not) the general one."""
+    compiled = Launcher._compiled
+
+    def compile_or_fail(self: Launcher, key: Key, numbers: Sequence[Any]) -> Any:
+        if self.variant == MARKED and general in (None, not key.aligned):
+            raise RuntimeError("out of registers")
+        return compiled(self, key, numbers)
+
+    monkeypatch.setattr(Launcher, "_compiled", compile_or_fail)
+
+
+@pytest.mark.parametrize("general", [None, True, False])
+def test_where_a_variant_cannot_be_loaded_the_baseline_is_warmed_up(
+    general: bool | None, stub: StubDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken(monkeypatch, general=general)
+    op, baseline = fused(Step(1, PLAIN), Step(40, MARKED)), FUSED.spec.baseline_variant
+    report = op.warmup(max_num_tokens=LARGEST, **SIZES)
+    assert {(PLAIN, 1, False), (PLAIN, 1, True), (baseline, 40, False), (baseline, 40, True)} <= {*tally(report)}
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{FUSED.name}: {TILE.label} cannot be compiled or loaded, and the baseline runs instead: "
+        "RuntimeError: out of registers"
+    )
+    with tuner.jit_monitor("error"):
+        for tokens in range(1, LARGEST + 1):
+            op(*arguments_of(FUSED.name, zeros(tokens), shape(tokens))[0])
+            launched = stub.launches[-1]
+            assert launched.source.name == BASELINE
+            assert launched.grid == (-(-tokens // 4) * 4, 8, 1)
+        assert op.warmup(max_num_tokens=LARGEST, **SIZES).binaries == ()
+    assert len(caplog.records) == 1
+
+
+def test_without_a_warm_up_the_call_runs_on_the_baseline(
+    stub: StubDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken(monkeypatch)
+    op = fused(Step(1, MARKED))
+    for tokens in (4, 4, 5):
+        op(*arguments_of(FUSED.name, zeros(tokens), shape(tokens))[0])
+    assert [each.source.name for each in stub.launches] == [BASELINE] * 3
+    assert [each.grid for each in stub.launches] == [(4, 8, 1), (4, 8, 1), (8, 8, 1)]
+    assert len(caplog.records) == 1
+
+
+def test_what_is_no_winner_or_strict_is_told(stub: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused(Step(1, FUSED.spec.baseline_variant)).warmup(max_num_tokens=1, num_heads=6, n_groups=2)
+    with tuner.jit_monitor("error"), pytest.raises(UserError, match="refused here"):
+        fused(Step(1, MARKED)).warmup(max_num_tokens=1, num_heads=6, n_groups=2)
+    broken(monkeypatch)
+    monkeypatch.setenv("TUNER_STRICT", "1")
+    with pytest.raises(RuntimeError, match="out of registers"):
+        fused(Step(1, MARKED)).warmup(max_num_tokens=1, **SIZES)
+    monkeypatch.delenv("TUNER_STRICT")
+    monkeypatch.setattr(Launcher, "_compiled", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # the baseline's own
+        fused(Step(1, MARKED)).warmup(max_num_tokens=1, **SIZES)

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from tuner.ranking.cover import Candidate, fewest, lightest
 from tuner.ranking.ranking import marked, median_us
 from tuner.records import Bucket, DimensionValue, Evaluation, FrozenMapping, Portfolio, Shape, Status, Variant, Winner
-from tuner.records.portfolio import REACH
+from tuner.records.portfolio import spans
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,11 @@ def cells_of(winners: Iterable[Winner], evaluations: Iterable[Evaluation], dynam
 
 def _cells(rows: Sequence[Winner], times_us: Mapping[Shape, Mapping[Variant, float]], dynamic: str) -> tuple[Cell, ...]:
     ordered = sorted(rows, key=lambda row: row.shape.size(dynamic))
-    sizes = [row.shape.size(dynamic) for row in ordered]
-    borders = [math.isqrt(low * high) for low, high in pairwise(sizes)]
-    firsts = [math.ceil(sizes[0] / REACH), *(border + 1 for border in borders)]
-    lasts = [*borders, int(sizes[-1] * REACH)]
     cells = []
-    for row, first, last in zip(ordered, firsts, lasts, strict=True):
+    for row, span in zip(ordered, spans([row.shape.size(dynamic) for row in ordered]), strict=True):
         known = times_us.get(row.shape, {})
         times = known if row.variant in known else {row.variant: row.timing.median_us}
-        cells.append(Cell(row.shape, first, last, row.variant, times))
+        cells.append(Cell(row.shape, span.start, span.stop - 1, row.variant, times))
     return tuple(cells)
 
 

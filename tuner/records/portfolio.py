@@ -1,6 +1,9 @@
-"""The few variants that together stand for the winners of many shapes."""
+"""The few variants that together stand for the winners of many shapes, and for which sizes a tuned one stands."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tuner.records.frozen import FrozenMapping
 from tuner.records.shape import DimensionValue, Shape
@@ -10,6 +13,17 @@ from tuner.records.variant import Variant
 REACH = 2.0
 # By how much, as a share, a portfolio may be slower than the winner at a tuned shape where no other bound is asked for.
 REGRET_BOUND = 0.01
+
+
+def spans(tuned: Sequence[int]) -> list[range]:
+    """For each of the tuned sizes, which ascend, the sizes that it is nearest to by ratio, the smaller one on a tie.
+
+    Between two tuned sizes there is always a nearest one; outside them they reach as far as a factor of `REACH`.
+    """
+    ends = [math.ceil(size / REACH) - 1 for size in tuned[:1]]
+    ends += [math.isqrt(low * high) for low, high in pairwise(tuned)]
+    ends += [int(size * REACH) for size in tuned[-1:]]
+    return [range(before + 1, last + 1) for before, last in pairwise(ends)]
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,3 @@ class Portfolio:
     def variants(self) -> tuple[Variant, ...]:
         """Each variant once, in the order of the buckets."""
         return tuple(dict.fromkeys(bucket.variant for bucket in self.buckets))
-
-    def find(self, shape: Shape) -> Variant | None:
-        """The variant of the bucket that holds the shape; None where none does."""
-        return next((each.variant for each in self.buckets if each.holds(shape, self.dynamic)), None)

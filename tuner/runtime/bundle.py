@@ -124,7 +124,9 @@ class Bundle:
         plans = [
             {
                 "shape": dict(fixed),
-                "steps": [{"first": each.first, "variant": each.variant.to_json()} for each in steps],
+                "steps": [
+                    {"first": each.first, "variant": each.variant.to_json(), "tuned": each.tuned} for each in steps
+                ],
             }
             for fixed, steps in self.steps.items()
         ]
@@ -205,7 +207,9 @@ def _checked(folder: Path, data: dict[str, Any]) -> Bundle:
 
 
 def _read_steps(kernel: str, data: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
-    steps = tuple(Step(each["first"], Variant.from_json(each["variant"])) for each in data)
+    steps = tuple(
+        Step(each["first"], Variant.from_json(each["variant"]), each.get("tuned", True) is True) for each in data
+    )
     firsts = [each.first for each in steps]
     if firsts[:1] != [1] or any(type(first) is not int for first in firsts):
         raise ValueError(f"steps begin at {firsts}; expected whole numbers, the first of them 1")

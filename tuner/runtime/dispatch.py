@@ -3,17 +3,21 @@
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from contextlib import nullcontext
+from functools import cache
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from tuner import settings
 from tuner.catalog import Kernel
 from tuner.errors import UserError
 from tuner.records import DimensionValue, Shape, Variant
 from tuner.runtime.binaries import Arguments
 from tuner.runtime.bundle import Bundle, Refused
-from tuner.runtime.launcher import InterpretedLauncher, Launcher, active_driver, interpreting, launcher
+from tuner.runtime.launcher import InterpretedLauncher, Launcher, active_driver, interpreting, launcher, on_device
+from tuner.runtime.lookup import no_winner, plain
 from tuner.runtime.steps import Step
 
 # The size at which a plan looks at a kernel's arguments; any other would do.
@@ -25,10 +29,31 @@ Empty = Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor]
 Choose = Callable[[Shape], tuple[Step, ...]]
 
 
+class NoLauncher:
+    """Stands where only the baseline is left and `$TUNER_STRICT` is set: UserError in each call."""
+
+    compiles = prebuilt = fallbacks = 0
+    instead = None
+
+    def __init__(self, kernel: Kernel, shape: Shape, device: torch.device) -> None:
+        self._kernel = kernel
+        self._shape = shape
+        self._device = device
+
+    def launch(self, size: int, *_: Any) -> NoReturn:
+        """UserError."""
+        (dynamic,) = self._kernel.spec.dynamic_dimensions
+        raise no_winner(self._kernel.name, Shape({**self._shape, dynamic: size}), self._device)
+
+
+AnyLauncher = Launcher | InterpretedLauncher | NoLauncher
+
+
 class Plan:
     """What serves every call with the same fixed dimensions on one device.
 
-    `empty(size, strides, dtype)` allocates an output there; the device must be the current one.
+    `empty(size, strides, dtype)` allocates an output there; the device must be the current one. Where a variant cannot
+    be compiled or loaded, the baseline runs; under `$TUNER_STRICT` nothing but winners does.
     """
 
     __slots__ = ("_firsts", "_launchers", "empty", "shape")
@@ -43,8 +68,18 @@ class Plan:
     ) -> None:
         self.shape = shape
         self.empty = _empty(device)
-        made = {step.variant: _launcher(kernel, shape, step.variant, device, bundle) for step in variants}
-        self._launchers = [made[step.variant] for step in variants]
+        strict = settings.is_strict()
+        baseline = cache(lambda: _launcher(kernel, shape, kernel.spec.baseline_variant, device, bundle))
+
+        @cache
+        def made(variant: Variant, tuned: bool) -> AnyLauncher:
+            if strict and not tuned:
+                return NoLauncher(kernel, shape, device)
+            if variant == kernel.spec.baseline_variant:
+                return baseline()
+            return _launcher(kernel, shape, variant, device, bundle, None if strict else baseline)
+
+        self._launchers = [made(step.variant, step.tuned) for step in variants]
         self._firsts = [step.first for step in variants[1:]]
 
     def at(self, size: int) -> Callable[..., None]:
@@ -52,13 +87,16 @@ class Plan:
         return self._launchers[bisect_right(self._firsts, size)].launch
 
     def launcher(self, size: int) -> Launcher | InterpretedLauncher:
-        """The launcher at a size of the dynamic dimension."""
-        return self._launchers[bisect_right(self._firsts, size)]
+        """The launcher at a size of the dynamic dimension; UserError where there is to be none."""
+        found = self._launchers[bisect_right(self._firsts, size)]
+        if isinstance(found, NoLauncher):
+            found.launch(size)
+        return found.instead or found
 
     @property
-    def launchers(self) -> tuple[Launcher | InterpretedLauncher, ...]:
-        """Each launcher once."""
-        return tuple(dict.fromkeys(self._launchers))
+    def launchers(self) -> tuple[AnyLauncher, ...]:
+        """Each launcher once, also those that run instead of others."""
+        return tuple(dict.fromkeys(one for each in self._launchers for one in (each, each.instead) if one))
 
 
 class Plans(dict[Hashable, Plan]):
@@ -100,13 +138,14 @@ class Plans(dict[Hashable, Plan]):
         spec = self.kernel.spec
         if len(spec.dynamic_dimensions) != 1:
             raise UserError(f"{spec.name} cannot be called as an op: expected exactly one dynamic dimension.")
-        shape = spec.shape({**dimensions, spec.dynamic_dimensions[0]: _EXAMPLE_SIZE})
+        shape = spec.shape({**plain(dimensions), spec.dynamic_dimensions[0]: _EXAMPLE_SIZE})
         device = _whole(device)
         where = (shape, device)
         if where not in self._by_dimensions:
-            bundle = self._usable_bundle()
-            variants = bundle.steps_of(shape, spec.dynamic_dimensions[0]) if bundle else None
-            plan = Plan(self.kernel, shape, variants or self._choose(shape), device, bundle)
+            with nullcontext() if interpreting() else on_device(_index(device)):
+                bundle = self._usable_bundle()
+                variants = bundle.steps_of(shape, spec.dynamic_dimensions[0]) if bundle else None
+                plan = Plan(self.kernel, shape, variants or self._choose(shape), device, bundle)
             self._by_dimensions.setdefault(where, plan)
         return self._by_dimensions[where]
 
@@ -116,23 +155,31 @@ class Plans(dict[Hashable, Plan]):
             here = active_driver().get_current_target()
             refused = self.bundle.refused_on(f"{here.backend}:{here.arch}")
             if refused:
-                self.bundle = refused
                 _tell(refused)
+                self.bundle = refused
         return self.bundle if isinstance(self.bundle, Bundle) else None
 
-    def launchers(self) -> list[Launcher | InterpretedLauncher]:
+    def launchers(self) -> list[AnyLauncher]:
         """Every launcher of every plan so far; another thread may add one meanwhile."""
         return [each for plan in list(self._by_dimensions.values()) for each in plan.launchers]
 
 
 def _launcher(
-    kernel: Kernel, shape: Shape, variant: Variant, device: torch.device, bundle: Bundle | None
-) -> Launcher | InterpretedLauncher:
+    kernel: Kernel,
+    shape: Shape,
+    variant: Variant,
+    device: torch.device,
+    bundle: Bundle | None,
+    baseline: Callable[[], AnyLauncher] | None = None,
+) -> AnyLauncher:
     grid = kernel.host_function.grid(shape, variant.config)
-    return launcher(kernel, variant, Arguments.of(kernel, variant, shape), grid, _index(device), bundle)
+    return launcher(kernel, variant, Arguments.of(kernel, variant, shape), grid, _index(device), bundle, baseline)
 
 
 def _tell(refused: Refused) -> None:
+    """Once; under `$TUNER_STRICT` by a UserError."""
+    if settings.is_strict():
+        raise UserError(str(refused), hint="Build it again (`tuner prebuild`), or unset TUNER_STRICT to compile.")
     _log.warning("%s Its binaries are compiled at warm-up.", refused)
 
 

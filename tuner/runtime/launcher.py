@@ -6,6 +6,7 @@ profiler's launch hook set. Any other answer takes a slower way to a right binar
 """
 
 import gc
+import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from tuner.runtime.bundle import Bundle, BundledBinary
 from tuner.runtime.prebuilt import compiled_kernel
 
 Grid = Callable[[int], tuple[int, int, int]]
+_log = logging.getLogger("tuner")
 
 
 class Launcher:
@@ -35,9 +37,13 @@ class Launcher:
     has them. `compiles`, `prebuilt` and `fallbacks` count what happened since the start: binaries compiled, binaries
     from the bundle, and calls that ran on the general binary. Once it is `warm`, no call loads a binary where the
     general one will do.
+
+    `baseline` gives what runs `instead` from the moment on when a binary cannot be compiled or loaded; without it that
+    is an error.
     """
 
     launch: Callable[..., None]
+    instead: "Launcher | None" = None
 
     def __init__(
         self,
@@ -47,6 +53,7 @@ class Launcher:
         grid: Grid,
         device: int,
         bundle: Bundle | None = None,
+        baseline: "Callable[[], Launcher] | None" = None,
     ) -> None:
         self.variant = variant
         self.compiles = self.prebuilt = self.fallbacks = 0
@@ -56,6 +63,7 @@ class Launcher:
         self._grid = grid
         self._device = device
         self._bundle = bundle
+        self._baseline = baseline
         self._binaries: dict[Key, Any] = {}
         self._loading: dict[Key, threading.Lock] = {}
         self._counting = threading.Lock()
@@ -68,25 +76,46 @@ class Launcher:
     def load(self, key: Key, *values: Any) -> bool:
         """Load the binary of a key to the device, given values that have it; whether it comes from the bundle.
 
-        Otherwise it is compiled, or taken from Triton's cache. Of several threads that ask for it one loads it.
+        Otherwise it is compiled, or taken from Triton's cache. Of several threads that ask for it one loads it. `has`
+        is still false afterwards where it could not be, and the baseline runs instead.
         """
         held = self._held(key)
         with self._counting:
             loading = self._loading.setdefault(key, threading.Lock())
         with loading:
-            if not self.has(key):
-                self._load(key, held, values)
+            if not self.has(key) and self.instead is None:
+                self._try_to_load(key, held, values)
         return held is not None
+
+    def _try_to_load(self, key: Key, held: BundledBinary | None, values: Sequence[Any]) -> None:
+        try:
+            self._load(key, held, values)
+        except UserError:  # also of a monitor that refuses the compile
+            raise
+        except Exception as error:
+            if self._baseline is None:
+                raise
+            self._give_up(self._baseline(), error)
+
+    def _give_up(self, baseline: "Launcher", error: Exception) -> None:
+        """Leave all further calls to the baseline, and say so once."""
+        with self._counting:
+            is_first, self.instead = self.instead is None, baseline
+            self.launch = lambda size, *values: baseline.launch(size, *values)
+        if is_first:
+            what, why = f"{self.variant.kernel}: {self.variant.config.label}", f"{type(error).__name__}: {error}"
+            _log.warning("%s cannot be compiled or loaded, and the baseline runs instead: %s", what, why)
 
     def _load(self, key: Key, held: BundledBinary | None, values: Sequence[Any]) -> None:
         with on_device(self._device):
             found = compiled_kernel(held) if held else self._compiled(key, self.calls.split(values)[1])
             found._init_handles()
+        fast = self._fast(found) if key == self.calls.usual_key and not self.calls.is_hip else None
         with self._counting:
             self.compiles += held is None
             self.prebuilt += held is not None
-        if key == self.calls.usual_key and not self.calls.is_hip:
-            self.launch = self._fast(found)
+            if fast and self.instead is None:
+                self.launch = fast
         self._binaries[key] = found
 
     def _held(self, key: Key) -> BundledBinary | None:
@@ -145,6 +174,9 @@ class Launcher:
     def _launch_any(self, size: int, *values: Any) -> None:
         """The way of every call that is not the usual one."""
         binary = self._find(values)
+        if binary is None:
+            self.launch(size, *values)
+            return
         grid = self._grid(size)
         tensors, numbers = self.calls.split(values)
         arguments = self.calls.arguments
@@ -159,7 +191,10 @@ class Launcher:
         binary.run(*grid, stream, binary.function, binary.packed_metadata, metadata, enter, leave, *passed)
 
     def _find(self, values: Sequence[Any]) -> Any:
-        """The exact binary of a call, or one that is loaded now; the general one where nothing is to be loaded."""
+        """The exact binary of a call, or one that is loaded now; the general one where nothing is to be loaded.
+
+        None where it could not be loaded.
+        """
         key = self.calls.key(*values)
         found = self._binaries.get(key)
         if found is not None:
@@ -177,13 +212,14 @@ class Launcher:
         wanted = key if key.aligned else key.general
         with whole_parses:
             self.load(wanted, *values)
-        return self._binaries[wanted]
+        return self._binaries.get(wanted)
 
 
 class InterpretedLauncher:
     """One variant with fixed constants in Triton's interpreter (`TRITON_INTERPRET=1`)."""
 
     compiles = prebuilt = fallbacks = 0
+    instead = None
 
     def __init__(self, kernel: Kernel, variant: Variant, arguments: Arguments, grid: Grid) -> None:
         self.variant = variant
@@ -198,12 +234,18 @@ class InterpretedLauncher:
 
 
 def launcher(
-    kernel: Kernel, variant: Variant, arguments: Arguments, grid: Grid, device: int, bundle: Bundle | None
+    kernel: Kernel,
+    variant: Variant,
+    arguments: Arguments,
+    grid: Grid,
+    device: int,
+    bundle: Bundle | None,
+    baseline: Callable[[], Any] | None,
 ) -> Launcher | InterpretedLauncher:
     """What launches a variant here."""
     if interpreting():
         return InterpretedLauncher(kernel, variant, arguments, grid)
-    return Launcher(kernel, variant, arguments, grid, device, bundle)
+    return Launcher(kernel, variant, arguments, grid, device, bundle, baseline)
 
 
 def interpreting() -> bool:

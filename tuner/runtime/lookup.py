@@ -1,11 +1,24 @@
 """Answers which variant to run at a shape, from tables in memory. Pure: the same tables give the same answer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Integral
 
-from tuner.records import Config, Evidence, Portfolio, Shape, SpecializationSet, Target, Variant, Winner
-from tuner.records.portfolio import REACH
+from tuner.errors import UserError
+from tuner.records import (
+    Config,
+    DimensionValue,
+    Environment,
+    Evidence,
+    Portfolio,
+    Shape,
+    SpecializationSet,
+    Target,
+    Variant,
+    Winner,
+)
+from tuner.records.portfolio import spans
 from tuner.runtime.table import WinnerTable
 
 
@@ -62,14 +75,33 @@ class Found:
     portfolio: Portfolio | None
 
 
+def plain(values: Mapping[str, DimensionValue]) -> dict[str, DimensionValue]:
+    """The values as a spec takes them: whole numbers of any type, also True and NumPy's, as an int."""
+    return {name: int(value) if isinstance(value, Integral) else value for name, value in values.items()}
+
+
+def no_winner(kernel: str, shape: Shape, where: object) -> UserError:
+    """What is told under `$TUNER_STRICT` where only the baseline is left."""
+    return UserError(
+        f"{kernel} has no winner at {shape.label} for {where}.",
+        hint=f"Run `tuner run {kernel}`, or unset TUNER_STRICT to get the baseline.",
+    )
+
+
 def find(
-    tables: Iterable[WinnerTable], shape: Shape, dynamic: Sequence[str], device: str, target: Target
+    tables: Iterable[WinnerTable],
+    shape: Shape,
+    dynamic: Sequence[str],
+    device: str,
+    target: Target,
+    stale: Collection[Environment] = (),
 ) -> Found | None:
     """The variant to use at a shape and the row behind it; None when only the baseline is left.
 
-    A measurement comes before any estimate. Among equals: the same device before others of its architecture, the exact
-    shape before a bucket, the first table before later ones. The variant is that of the table's portfolio, also at a
-    tuned shape, so that a server compiles no more than the portfolio; without a portfolio it is the row's own.
+    A measurement comes before any estimate. Among equals: the same device before others of its architecture, whatever
+    is not `stale` before what is, the exact shape before a bucket, the first table before later ones. The variant is
+    that of the table's portfolio, also at a tuned shape, so that a server compiles no more than the portfolio; without
+    a portfolio it is the row's own.
     """
     rows = [(table, row) for table in tables for row in table.neighbours(shape, dynamic)]
     for evidence in Evidence:
@@ -80,12 +112,14 @@ def find(
             (here, Origin.EXACT, Origin.BUCKET),
             (known, Origin.FAMILY, Origin.FAMILY),
         ):
-            for table, row in candidates:
-                if row.shape == shape:
-                    return _found(table, row, exact, shape)
-            near = _nearest(candidates, shape, dynamic)
-            if near is not None:
-                return _found(*near, bucket, shape)
+            current = [each for each in candidates if each[0].environment not in stale]
+            for among in (current, candidates) if len(current) < len(candidates) else (candidates,):
+                for table, row in among:
+                    if row.shape == shape:
+                        return _found(table, row, exact, shape)
+                near = _nearest(among, shape, dynamic)
+                if near is not None:
+                    return _found(*near, bucket, shape)
     return None
 
 
@@ -101,20 +135,11 @@ def _found(table: WinnerTable, row: Winner, origin: Origin, shape: Shape) -> Fou
 def _nearest(
     rows: Sequence[tuple[WinnerTable, Winner]], shape: Shape, dynamic: Sequence[str]
 ) -> tuple[WinnerTable, Winner] | None:
-    """The table and row whose dynamic dimension is nearest by ratio, of the neighbours of a shape in each table.
-
-    Between two tuned sizes either neighbour may be nearest; outside them only one within the trusted reach.
-    """
+    """The table and row that stand for a shape's size, of the neighbours of the shape in each table; see `spans`."""
     if not rows or len(dynamic) != 1:
         return None
     name = dynamic[0]
     wanted = shape.size(name)
-    sizes = [row.shape.size(name) for _, row in rows]
-    if wanted < 1 or wanted > max(sizes) * REACH or wanted * REACH < min(sizes):
-        return None
-    return min(rows, key=lambda each: (_ratio(size := each[1].shape.size(name), wanted), size))
-
-
-def _ratio(first: int, second: int) -> float:
-    low, high = sorted((first, second))
-    return high / low if low else float("inf")
+    by_size = {row.shape.size(name): (table, row) for table, row in reversed(rows)}  # the first one of a size is kept
+    sizes = sorted(by_size)
+    return next((by_size[size] for size, span in zip(sizes, spans(sizes), strict=True) if wanted in span), None)

@@ -9,24 +9,28 @@ from tuner.records import Variant
 
 @dataclass(frozen=True)
 class Step:
-    """A variant that runs from a size of the dynamic dimension on, up to the next step."""
+    """A variant that runs from a size of the dynamic dimension on, up to the next step.
+
+    `tuned`: whether a winner stands behind it; otherwise it is the baseline, as nothing else is left.
+    """
 
     first: int
     variant: Variant
+    tuned: bool = True
 
 
-def steps(variant_at: Callable[[int], Variant], sizes: Iterable[int]) -> tuple[Step, ...]:
-    """Every size from 1 on at which the variant changes.
+def steps(choice_at: Callable[[int], tuple[Variant, bool]], sizes: Iterable[int]) -> tuple[Step, ...]:
+    """Every size from 1 on at which the choice, of a variant and whether it is tuned, changes.
 
     `sizes`: between two neighbours of these it changes once at most, and after the last never.
     """
     points = sorted({1, *(size for size in sizes if size > 1)})
-    found = [Step(1, variant_at(1))]
+    found = [(1, choice_at(1))]
     for low, high in pairwise(points):
-        before, after = found[-1].variant, variant_at(high)
+        before, after = found[-1][1], choice_at(high)
         if before != after:
             while high - low > 1:
                 middle = (low + high) // 2
-                low, high = (middle, high) if variant_at(middle) == before else (low, middle)
-            found.append(Step(high, after))
-    return tuple(found)
+                low, high = (middle, high) if choice_at(middle) == before else (low, middle)
+            found.append((high, after))
+    return tuple(Step(first, *choice) for first, choice in found)

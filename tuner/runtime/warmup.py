@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import torch
 
+from tuner.catalog import Kernel
 from tuner.errors import UserError
 from tuner.records import DimensionValue, Variant
 from tuner.runtime.binaries import Need, reached
-from tuner.runtime.dispatch import Plans
-from tuner.runtime.launcher import Launcher, whole_parses
+from tuner.runtime.dispatch import Plan, Plans
+from tuner.runtime.launcher import Launcher, interpreting, whole_parses
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,18 +67,25 @@ def warm_up(
         raise UserError(f"{dynamic} is the dimension that changes.", hint="Give its bound as max_num_tokens.")
     start = time.perf_counter()
     plan = plans.of(device, dimensions)
+    binaries = _load_all(plans.kernel, plan, largest, strides)
+    return WarmupReport(tuple(binaries), time.perf_counter() - start)
+
+
+def _load_all(kernel: Kernel, plan: Plan, largest: int, strides: Mapping[str, int]) -> list[Warmed]:
     launchers = {each.calls: each for each in plan.launchers if isinstance(each, Launcher)}
     calls_at = {id(launcher): calls for calls, launcher in launchers.items()}
     needs = (
-        reached(plans.kernel, plan.shape, lambda size: calls_at[id(plan.launcher(size))], largest, strides)
-        if launchers  # the interpreter has none
+        reached(kernel, plan.shape, lambda size: calls_at[id(plan.launcher(size))], largest, strides)
+        if not interpreting()  # there are no binaries then
         else []
     )
     missing = [(launchers[need.calls], need) for need in needs if not launchers[need.calls].has(need.key)]
-    binaries = in_threads(lambda each: _load(*each), missing)
+    binaries = [each for each in in_threads(lambda each: _load(*each), missing) if each]
     for need in needs:
         launchers[need.calls].warm = True
-    return WarmupReport(tuple(binaries), time.perf_counter() - start)
+    if any(launchers[need.calls].instead for need in needs):  # the baseline now runs where these did
+        binaries += _load_all(kernel, plan, largest, strides)
+    return binaries
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -86,7 +94,10 @@ def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return list(threads.map(work, items))
 
 
-def _load(launcher: Launcher, need: Need) -> Warmed:
+def _load(launcher: Launcher, need: Need) -> Warmed | None:
+    """None where the binary cannot be loaded."""
     start = time.perf_counter()
     prebuilt = launcher.load(need.key, *need.values)
+    if not launcher.has(need.key):
+        return None
     return Warmed(launcher.variant, need.size, need.general, prebuilt, time.perf_counter() - start)

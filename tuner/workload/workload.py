@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from tuner.errors import UserError
-from tuner.records.portfolio import REACH
+from tuner.records.portfolio import spans
 from tuner.workload.requests import Request
 from tuner.workload.scheduler import ASSUMPTIONS, Settings, Step, schedule
 
@@ -75,11 +75,10 @@ class Workload:
         sizes = sorted(set(tuned))
         if not sizes or sizes[0] < 1:
             raise ValueError("expected tuned sizes of at least 1")
-        counts = dict.fromkeys(sizes, 0)
-        for size, count in self.histogram.items():
-            if size <= sizes[-1] * REACH and size * REACH >= sizes[0]:
-                counts[min(sizes, key=lambda each: max(each, size) / min(each, size))] += count
-        return {size: count / len(self.steps) for size, count in counts.items()}
+        return {
+            size: sum(count for each, count in self.histogram.items() if each in span) / len(self.steps)
+            for size, span in zip(sizes, spans(sizes), strict=True)
+        }
 
     def quantile(self, share: float) -> int:
         """The smallest size that at least this share of the steps, between 0 and 1, does not exceed."""
