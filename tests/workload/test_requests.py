@@ -39,6 +39,11 @@ def test_other_columns_and_another_order_do_not_matter(trace: Trace) -> None:
     assert read_requests(trace(text)) == (Request(0, 5, 7),)
 
 
+def test_times_may_be_seconds(trace: Trace) -> None:
+    text = HEADER + "1700000000.25,1,1\n1700000001.5,1,1\n"
+    assert [each.arrival_us for each in read_requests(trace(text))] == [0, 1_250_000]
+
+
 def test_a_time_without_a_zone_is_utc(trace: Trace) -> None:
     text = HEADER + "2024-05-10 01:00:00+01:00,1,1\n2024-05-10 00:00:01,1,1\n"
     assert read_requests(trace(text))[1].arrival_us == 1_000_000
@@ -52,6 +57,8 @@ def test_a_time_without_a_zone_is_utc(trace: Trace) -> None:
         (HEADER, " holds no requests; expected a row for each"),
         (HEADER + GOOD + "2023-11-16 18:15:46,374\n", ":3: 2 values; expected 3"),
         (HEADER + GOOD + GOOD + "yesterday,374,44\n", ":4: 'yesterday' is no time; expected one as 2023-11-16"),
+        (HEADER + "nan,374,44\n", ":2: 'nan' is no time"),
+        (HEADER + "1e300,374,44\n", ":2: '1e300' is no time"),
         (HEADER + "\n" + "2023-11-16 18:15:46,many,44\n", ":3: ContextTokens is 'many'; expected a whole number"),
         (HEADER + "2023-11-16 18:15:46,0,44\n", ":2: ContextTokens is '0'; expected a whole number from 1"),
         (HEADER + "2023-11-16 18:15:46,1,-4\n", ":2: GeneratedTokens is '-4'"),

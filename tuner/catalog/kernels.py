@@ -16,6 +16,10 @@ from tuner.catalog.spec import HostFunction, Implementation, KernelSpec
 from tuner.errors import UnknownNameError, UserError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HINT = (
+    "`tuner kernels` lists them. For one of your own set TUNER_KERNEL_PATH to the folder above its own, or name its "
+    "folder in a command, with a slash."
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def load_kernel(name: str) -> Kernel:
     """The kernel of that name; UnknownNameError when there is none, UserError when its spec.py cannot be loaded."""
     known = kernel_names()
     if name not in known:
-        raise UnknownNameError("kernel", name, known, hint="`tuner kernels` lists them; a path needs a slash.")
+        raise UnknownNameError("kernel", name, known, hint=_HINT)
     return load_folder(known[name])
 
 

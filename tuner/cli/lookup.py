@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tuner import settings
 from tuner.cli.options import (
     DatabaseOption,
     JsonOption,
@@ -37,6 +38,7 @@ def lookup(
 
     from tuner import api
     from tuner.report import lookup_report, speedup_text, time_text
+    from tuner.runtime.lookup import Origin, no_winner
     from tuner.session.request import checked_grid
     from tuner.store import Store
 
@@ -47,6 +49,8 @@ def lookup(
         raise UserError(f"There is no store at {db}.", hint="Run `tuner run` first, or leave --db out.")
     device, target = api.this_device()
     answer = api.look_up(found, api.winner_tables(found, db), values, device, target)
+    if answer.origin is Origin.BASELINE and settings.is_strict():
+        raise no_winner(found.name, answer.shape, target)
     if as_json:
         print_json(lookup_report(answer))
         return

@@ -68,6 +68,10 @@ def main() -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted.")
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == EXIT_INTERRUPTED:  # Typer has turned Ctrl-C into it
+            Console(stderr=True).print("Interrupted.")
+        raise
     except BrokenPipeError:
         # The reader of a pipe is gone (`tuner show | head`).
         _drop_output()

@@ -67,6 +67,10 @@ def prebuild(
 
     found = find_kernel(kernel)
     tables = (_read(table, found),) if table else winner_tables(found, db)
+    known = {each.environment.device for each in tables if each.environment.device}
+    if device and device not in known:
+        others = ", ".join(sorted(known)) or "none"
+        terminal(stderr=True).print(f"No winners of {device}; there are some of: {others}.", markup=False)
     fixed = tuple(parse_shapes(shapes)) if shapes else _fixed_of_space(found)
     request = Prebuild(found, Target.parse(target), fixed, max_num_tokens, tables, device, _strides(strides))
     bundle, report = build_bundle(request, output)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from tuner.session import RunRequest, RunSummary
 
+EXIT_NO_WINNER = 1
+
 
 def run(
     kernel: KernelArgument,
@@ -82,7 +84,7 @@ def run(
     """Search for the best variant of KERNEL at each shape and store every result.
 
     A run that was stopped goes on where it was when the same command is given again: stored results are not evaluated
-    twice. Winners are printed at the end; `tuner show` prints them again.
+    twice. Winners are printed at the end; `tuner show` prints them again. Exits with 1 where no shape has one.
 
     Examples:
 
@@ -117,6 +119,8 @@ def run(
 
         unit = "us" if summary.environment.evidence is Evidence.MEASURED else "estimated us"
         write_plot(summary.tradeoff, found.name, unit, plot)
+    if not summary.winners and not summary.timed_out:
+        raise typer.Exit(EXIT_NO_WINNER)
 
 
 def _check_plot(path: Path, objective: Objective) -> None:

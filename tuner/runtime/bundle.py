@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from itertools import pairwise
@@ -78,8 +78,8 @@ class BundledBinary:
 
     source: Source
     code_suffix: str
-    code: bytes
-    metadata: bytes
+    code: bytes = field(repr=False)
+    metadata: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,17 @@ def _rows(path: Path, lines: Iterator[str]) -> Iterator[_Row]:
 
 
 def _time(text: str, where: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UserError(f"{where}: {text!r} is no time; expected one as 2023-11-16 18:15:46.6805900.") from error
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    for read in (datetime.fromisoformat, _from_seconds):
+        try:
+            time = read(text)
+        except (ValueError, OverflowError):
+            continue
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    raise UserError(f"{where}: {text!r} is no time; expected one as 2023-11-16 18:15:46.6805900, or seconds.")
+
+
+def _from_seconds(text: str) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(text))
 
 
 def _tokens(text: str, column: str, where: str) -> int:
