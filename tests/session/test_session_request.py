@@ -277,3 +277,12 @@ def test_where_a_spec_fails_is_told(load: Callable[[str], SearchSpace], tmp_path
     kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": broken}))
     with pytest.raises(UserError, match=r"KeyError: 'num_row' \(spec\.py:\d+, in launch\)"):
         whole_shapes(kernel, load(SPACE_TEXT), [])
+
+
+@pytest.mark.parametrize("line", ["import numpy as np", "from numpy import *", "from numpy.linalg import norm as n"])
+def test_what_a_kernel_imports_from_elsewhere_is_refused(tmp_path: Path, line: str) -> None:
+    """It is no part of the source's digest, so that a change there would be measured under the old name."""
+    imports = ("import triton\n", f"import math\nimport triton\n{line}\n")
+    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"kernel.py": imports}))
+    with pytest.raises(UserError, match=r"kernel\.py imports numpy: "):
+        load_fitting_space(kernel, None)

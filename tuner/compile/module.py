@@ -11,6 +11,7 @@ from typing import Any
 from tuner import settings
 from tuner.catalog import Implementation, Kernel, Launch
 from tuner.catalog.cache import keep
+from tuner.compile import source
 from tuner.compile.source import FunctionSignature, arguments, emit
 from tuner.records import LAUNCH_PDL, Variant
 
@@ -41,6 +42,12 @@ def signature(kernel: Kernel, implementation: Implementation) -> FunctionSignatu
     """The arguments of an implementation's function; errors are those of `tuner.compile.source.arguments`."""
     name = _source_name(kernel, implementation)
     return arguments(kernel.source(implementation), implementation.function, source_name=name)
+
+
+def foreign_imports(kernel: Kernel, implementation: Implementation) -> tuple[str, ...]:
+    """The packages that an implementation's file imports and that an emitted module may not need."""
+    text, name = kernel.source(implementation), _source_name(kernel, implementation)
+    return source.foreign_imports(text, source_name=name)
 
 
 def _source_name(kernel: Kernel, implementation: Implementation) -> str:

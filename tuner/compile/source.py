@@ -8,7 +8,8 @@ import builtins
 import hashlib
 import json
 import symtable
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -93,12 +94,18 @@ def arguments(source: str, function: str, *, source_name: str) -> FunctionSignat
     return _signature(parsed, _find(parsed, function))
 
 
+def foreign_imports(source: str, *, source_name: str) -> tuple[str, ...]:
+    """What a kernel's file imports beside torch, Triton and Python's own packages; errors are those of `arguments`."""
+    return tuple(sorted(_parse(source, source_name).packages - {"torch", "triton"} - sys.stdlib_module_names))
+
+
 @dataclass(frozen=True)
 class _Parsed:
     name: str
     module: cst.Module
     symbols: symtable.SymbolTable
     imports: Mapping[str, str]  # local name -> what it stands for, dotted
+    packages: Set[str]
     calls: Sequence[cst.Call]
 
     def binds(self, name: str) -> bool:
@@ -116,19 +123,21 @@ def _parse(source: str, name: str) -> _Parsed:
     except (SyntaxError, ValueError, cst.ParserSyntaxError) as error:  # ValueError: a null byte
         line = error.raw_line if isinstance(error, cst.ParserSyntaxError) else getattr(error, "lineno", None) or 1
         raise UserError(f"{name}:{line}: the source does not parse: {getattr(error, 'msg', error)}.") from error
-    imports: dict[str, str] = {}
+    imports, packages = dict[str, str](), set[str]()
     for node in matchers.findall(module, matchers.Import() | matchers.ImportFrom()):
         if isinstance(node, cst.ImportFrom) and node.relative:
             hint = "Move what it imports into the kernel's file."
             raise UserError(f"{name} has a relative import, but an emitted module stands alone.", hint=hint)
         prefix = f"{get_full_name_for_node(node.module)}." if isinstance(node, cst.ImportFrom) and node.module else ""
         names = cast(cst.Import | cst.ImportFrom, node).names
+        full_names = [prefix] if prefix else [each.evaluated_name for each in cast(Sequence[cst.ImportAlias], names)]
+        packages |= {each.split(".")[0] for each in full_names}
         for each in () if isinstance(names, cst.ImportStar) else names:
             full, local = each.evaluated_name, each.evaluated_alias
             bound = full if local or prefix else full.split(".")[0]
             imports[local or bound] = prefix + bound
     calls = cast(list[cst.Call], matchers.findall(module, matchers.Call()))
-    return _Parsed(name, module, symbols, imports, calls)
+    return _Parsed(name, module, symbols, imports, packages, calls)
 
 
 def _find(parsed: _Parsed, name: str) -> cst.FunctionDef:

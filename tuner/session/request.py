@@ -6,7 +6,7 @@ from pathlib import Path
 from traceback import extract_tb
 
 from tuner.catalog import Kernel, Launch, Tensors
-from tuner.compile.module import signature
+from tuner.compile.module import foreign_imports, signature
 from tuner.errors import SpaceError, UnknownNameError, UserError
 from tuner.records import LAUNCH_PDL, DimensionValue, FrozenMapping, L2State, Shape, Target, Variant
 from tuner.search import Method
@@ -51,6 +51,13 @@ def load_fitting_space(kernel: Kernel, path: Path | None) -> SearchSpace:
         message = f"l2 is {space.l2}, but the spec of {kernel.name} names no input that is written in front of it."
         hint = "Name it in KernelSpec.written_inputs, or use warm or cold."
         raise space.source.error([Problem(("measurement", "l2"), message, hint)])
+    for implementation in spec.implementations:
+        if packages := foreign_imports(kernel, implementation):
+            where = kernel.folder / implementation.file
+            raise UserError(
+                f"{where} imports {', '.join(packages)}: what it takes from there would change unseen.",
+                hint="Move what it needs into the file; it may import torch, triton and what Python brings.",
+            )
     signatures = {each.name: signature(kernel, each) for each in spec.implementations}
     space.check(
         {each.name: each.parameters for each in spec.implementations},
