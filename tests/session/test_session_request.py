@@ -8,7 +8,7 @@ import pytest
 from kernel_examples import SCALE_ROWS, copy_kernel
 from session_fakes import KERNEL, SHAPES
 
-from tuner.catalog import Dimension, Kernel, Launch, Tensors, Tolerance, load_folder, load_kernel
+from tuner.catalog import Dimension, Kernel, Launch, Tensors, Tolerance, load_folder
 from tuner.errors import SpaceError, UnknownNameError, UserError
 from tuner.records import Config, L2State, Shape
 from tuner.session import find_workload, load_fitting_space, whole_shapes
@@ -73,21 +73,6 @@ def test_a_kernel_is_not_started_early_without_the_argument_that_tells_it_so(
     with pytest.raises(SpaceError, match=r"space\.yaml:5: 'rows' of scale_rows has no argument 'launch_pdl'"):
         load(text)
     assert load(text.replace("[0, 1]", "[0]")).implementation("rows").options == {"launch_pdl": (0,)}
-
-
-@pytest.mark.parametrize("l2", ["warm", "cold"])
-def test_early_starts_are_not_timed_behind_the_kernel_itself(l2: str, tmp_path: Path) -> None:
-    """There a launch overlaps the one before it, which no server does with one layer's kernel."""
-    fused = load_kernel("fused_inv_rope_fp8_quant")
-    text = fused.space_path.read_text()
-    path = tmp_path / "space.yaml"
-    early = text.replace("num_stages: [1]", "launch_pdl: [0, 1]", 1)
-    assert early != text
-    path.write_text(early)
-    assert 1 in load_fitting_space(fused, path).implementations[0].options["launch_pdl"]
-    path.write_text(early.replace("l2: written", f"l2: {l2}"))
-    with pytest.raises(SpaceError, match=rf"Under l2: {l2} launches of one kernel follow each other"):
-        load_fitting_space(fused, path)
 
 
 def test_a_constraint_can_use_a_dimension_that_shapes_leave_to_its_default(load: Callable[[str], SearchSpace]) -> None:
