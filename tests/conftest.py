@@ -16,5 +16,6 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[WorkerPoo
     from tuner.verify.interpreter import INTERPRETER_ENVIRONMENT
 
     cache = tmp_path_factory.mktemp("variants")
-    with WorkerPool(1, {**INTERPRETER_ENVIRONMENT, "TUNER_CACHE": str(cache)}) as pool:
-        yield pool
+    pool = WorkerPool(1, {**INTERPRETER_ENVIRONMENT, "TUNER_CACHE": str(cache)})
+    yield pool  # not as a context, in which Ctrl-C would act on tests only where they wait for it
+    pool.kill()

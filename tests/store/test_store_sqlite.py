@@ -4,7 +4,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -137,15 +136,6 @@ def test_more_shapes_than_a_statement_takes(tmp_path: Path) -> None:
         assert store.evaluations("scale", SOURCE, ENVIRONMENT, many) == [evaluation(1)]
 
 
-@pytest.fixture
-def sigint() -> Iterator[None]:
-    """As in a fresh process: a pool of workers that other tests share holds SIGINT back as long as it is open."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_in_a_transaction_acts_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half way through it would leave the file locked, for this process too."""
     save_evaluation = statements.save_evaluation
