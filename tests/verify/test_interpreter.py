@@ -159,6 +159,14 @@ def test_where_nothing_is_compared_nothing_passes(shapes: str, interpreter: Work
         check(interpreter, folder, scale_rows_variant())
 
 
+def test_check_shapes_may_leave_defaults_out(interpreter: WorkerPool, tmp_path: Path) -> None:
+    listed = "check_shapes=(Shape(num_rows=3, columns=128), Shape(num_rows=4, columns=16))"
+    folder = copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": (listed, "check_shapes=(Shape(num_rows=3),)")})
+    found = check(interpreter, folder, scale_rows_variant())
+    assert isinstance(found, Agreement)
+    assert found.elements == 3 * 128
+
+
 def test_outside_the_interpreter_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError, match="TRITON_INTERPRET=1"):

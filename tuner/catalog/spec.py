@@ -112,7 +112,8 @@ class KernelSpec:
     written_inputs: the names of the inputs that the kernel in front of this one has just written. Timing replaces what
         they hold, every row by row 0: name none that says where to read or write (indices, routing).
     bytes_moved(shape), flops(shape): the least traffic (bytes) and arithmetic of one call.
-    check_shapes: small shapes that reach every path, for checks in Triton's interpreter.
+    check_shapes: small shapes that reach every path, for checks in Triton's interpreter; dimensions with a default may
+        be left out.
     """
 
     name: str
