@@ -257,6 +257,14 @@ def test_a_launch_and_its_function_must_agree(
     assert told in str(caught.value)
 
 
+def test_an_argument_named_like_an_option_is_not_the_launchs(
+    load: Callable[[str], SearchSpace], tmp_path: Path
+) -> None:
+    takes_it = ("    BLOCK_ROWS: tl.constexpr,\n", "    BLOCK_ROWS: tl.constexpr,\n    num_warps: tl.constexpr,\n")
+    kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"kernel.py": takes_it}))
+    assert whole_shapes(kernel, load(SPACE_TEXT), [])
+
+
 def test_where_a_spec_fails_is_told(load: Callable[[str], SearchSpace], tmp_path: Path) -> None:
     broken = ('    rows = shape.size("num_rows")', '    rows = shape.size("num_row")')
     kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": broken}))

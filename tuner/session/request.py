@@ -156,7 +156,8 @@ def _check_names(kernel: Kernel, shape: Shape) -> None:
                 raise UnknownNameError(f"tensor in the {what} of {kernel.name}", name, known)
     implementation = spec.implementation(spec.baseline.implementation)
     function = signature(kernel, implementation)
-    taken = [name for name in (*function.runtime, *function.constexpr) if name not in implementation.parameters]
+    frozen = {*implementation.parameters, *spec.baseline.options, LAUNCH_PDL}  # become constants of the module
+    taken = [name for name in (*function.runtime, *function.constexpr) if name not in frozen]
     for name in launch.arguments:
         if name not in taken:
             raise UnknownNameError(f"argument of {implementation.function} that the spec's launch passes", name, taken)
