@@ -30,9 +30,10 @@ def lookup(kernel: str, /, **shape: DimensionValue) -> Lookup:
     The answer is for the first GPU. Where torch is loaded and sees one, it is asked for its name, which initializes
     CUDA in this process: a process that forks must look up after that.
 
-    UserError for a value that a dimension cannot have, UnknownNameError for an unknown kernel or dimension, TableError
-    or StoreError when the winners cannot be read. A store of another schema is left out, with a warning. Under
-    `$TUNER_STRICT` that is a StoreError, and a shape for which only the baseline is left is a UserError.
+    UserError for a value that a dimension cannot have (TypeError for one without a hash, as a list), UnknownNameError
+    for an unknown kernel or dimension, TableError or StoreError when the winners cannot be read. A store of another
+    schema is left out, with a warning. Under `$TUNER_STRICT` that is a StoreError, and a shape for which only the
+    baseline is left is a UserError.
     """
     return _answer(kernel, "torch" in sys.modules, **shape)
 

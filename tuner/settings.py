@@ -2,7 +2,7 @@
 
 TUNER_DB             URL of the store (default: SQLite in the user's data folder)
 TUNER_TABLE          winner table that `lookup` reads instead of the store and the published winners
-TUNER_STRICT         anything but empty or 0: lookups and ops raise where only the baseline is left
+TUNER_STRICT         anything but empty or 0: lookups and ops raise where only the baseline, or no bundle, is left
 TUNER_BUNDLE         folder with bundles of binaries that `load_op` takes (see `tuner prebuild`)
 TUNER_CACHE          folder for emitted variants (default: the user's cache folder)
 TUNER_KERNEL_PATH    folders with further kernels, separated by ':'

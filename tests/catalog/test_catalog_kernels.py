@@ -110,6 +110,8 @@ def test_source_digest_follows_every_python_file_and_nothing_else(tmp_path: Path
     (loaded.folder / "op.py").touch()
     (loaded.folder / ".hidden").mkdir()
     (loaded.folder / ".hidden" / "note.py").touch()
+    (loaded.folder / "empty" / ".hidden").mkdir(parents=True)
+    (loaded.folder / "empty" / ".hidden" / "note.py").touch()
     assert now().source_digest == digests[0]
     for name, old, new in (("kernel.py", DOUBLED, "x * 3"), ("spec.py", 'inputs["x"] * 2', 'inputs["x"] * 3')):
         path = loaded.folder / name
@@ -156,3 +158,20 @@ def test_a_baseline_is_a_config_of_the_kernel(tmp_path: Path, baseline: str, tol
     with pytest.raises(UserError) as caught:
         load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": written}))
     assert told in str(caught.value)
+
+
+def test_a_source_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    """Its digest would not see it."""
+    named = ('Implementation("rows", "kernel.py"', 'Implementation("rows", "../kernel.py"')
+    folder = copy_kernel(SCALE_ROWS, tmp_path, {"spec.py": named})
+    (folder / "kernel.py").rename(tmp_path / "kernel.py")
+    with pytest.raises(UserError, match=r"names the source '\.\./kernel\.py'; expected a \.py file in the folder"):
+        load_folder(folder)
+
+
+def test_line_ends_are_those_that_python_reads(tmp_path: Path) -> None:
+    folder = copy_kernel(SCALE_ROWS, tmp_path)
+    text = (folder / "kernel.py").read_text()
+    (folder / "kernel.py").write_bytes(text.replace("\n", "\r\n").encode())
+    kernel = load_folder(folder)
+    assert kernel.source(kernel.spec.implementations[0]) == text

@@ -190,3 +190,28 @@ def test_configs_that_are_launched_with_other_arguments_are_counted_apart(
     )
     assert counts.key(refused, shapes[-1]) == shapes[-1]
     assert counts.key(refused, shapes[0]) == counts.key(refused, shapes[1])
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("order", [(2, 256), (256, 2)])
+def test_configs_that_differ_at_even_sizes_alone_are_counted_apart(order: tuple[int, int], tmp_path: Path) -> None:
+    folder = copy_kernel(SCALE_ROWS, tmp_path)
+    source = (folder / "kernel.py").read_text()
+    (folder / "kernel.py").write_text(source.replace("    row_stride,\n", "    row_stride,\n    EVEN: tl.constexpr,\n"))
+    kernel = load_folder(folder)
+
+    def launch(inputs, outputs, shape, config):  # type: ignore[no-untyped-def]
+        found = kernel.spec.launch(inputs, outputs, shape, config)
+        even = shape["num_rows"] % config.parameters["BLOCK_ROWS"] == 0
+        return replace(found, arguments={**found.arguments, "EVEN": even})
+
+    shapes = tuple(Shape(num_rows=rows, columns=128) for rows in range(1, 1200))
+    space = ImplementationSpace("rows", FrozenMapping(BLOCK_ROWS=order), FrozenMapping(num_warps=(1,)))
+    searched = SearchSpace("scale_rows", (space,), shapes, ("num_rows",))
+    counts = CompileCounts(Kernel(folder, replace(kernel.spec, launch=launch)), searched, shapes[:1100], H100)
+    marked = SpecializationSet.of(["num_rows"])
+    found = {each.parameters["BLOCK_ROWS"]: counts.of_set(each, marked) for each in space.configs(shapes[0])}
+    assert found == {2: 2, 256: 2}
+    few = CompileCounts(Kernel(folder, replace(kernel.spec, launch=launch)), searched, shapes[:200], H100)
+    found = {each.parameters["BLOCK_ROWS"]: few.of_set(each, marked) for each in space.configs(shapes[0])}
+    assert found == {2: 2, 256: 1}

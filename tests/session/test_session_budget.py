@@ -488,3 +488,17 @@ def test_a_winner_that_the_space_lacks_is_not_tried(bench: Bench) -> None:
     evaluator = FakeEvaluator(environment=dataclasses.replace(ENVIRONMENT, device="Another GPU"))
     done = bench.run(evaluator=evaluator, space=narrow, method=Method.TPE, trials=4)
     assert {variant.config.parameters["BLOCK_ROWS"] for variant, _ in done.submitted} <= {1, 2}
+
+
+def test_winners_of_other_dimensions_are_no_proposals(bench: Bench) -> None:
+    """The kernel's dimensions were others in an older source."""
+    bench.run(trials=SPACE_SIZE + 1)
+    with Store.open(bench.path) as store:
+        (winner, *_) = store.winners()
+        old = dataclasses.replace(winner, shape=Shape(tokens=3), source_digest="of an older source")
+        store.save_winners(
+            [dataclasses.replace(old, environment=dataclasses.replace(ENVIRONMENT, device="Another GPU"))]
+        )
+    evaluator = FakeEvaluator(environment=dataclasses.replace(ENVIRONMENT, device="A third GPU"))
+    done = bench.run(evaluator=evaluator, method=Method.TPE, trials=2)
+    assert {variant.config for variant, _ in done.submitted} >= {BASELINE.config, config(4, 2)}

@@ -279,3 +279,15 @@ def test_what_a_kernel_imports_from_elsewhere_is_refused(tmp_path: Path, line: s
     kernel = load_folder(copy_kernel(SCALE_ROWS, tmp_path, {"kernel.py": imports}))
     with pytest.raises(UserError, match=r"kernel\.py imports numpy: "):
         load_fitting_space(kernel, None)
+
+
+def test_an_output_of_some_shapes_alone_may_have_a_tolerance(load: Callable[[str], SearchSpace]) -> None:
+    def make_outputs(shape: Shape, device: str) -> Tensors:
+        made = KERNEL.spec.make_outputs(shape, device)
+        return {**made, "extra": made["y"]} if shape["columns"] == 64 else made
+
+    kernel = with_spec(make_outputs=make_outputs, tolerances={"extra": Tolerance()})
+    shapes = [{"num_rows": 3, "columns": columns} for columns in (128, 64)]
+    assert len(whole_shapes(kernel, load(SPACE_TEXT), shapes)) == 2
+    with pytest.raises(UnknownNameError, match="'extra'"):
+        whole_shapes(kernel, load(SPACE_TEXT), shapes[:1])

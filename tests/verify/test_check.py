@@ -199,6 +199,15 @@ def test_inputs_of_any_size_have_a_sum() -> None:
     assert check._sums(inputs) == {"none": 0, "scalar": int(torch.tensor(3.0).view(torch.int32)), "flag": 1}
 
 
+def test_a_reference_may_do_with_the_mapping_what_it_likes() -> None:
+    def reference(inputs: dict[str, torch.Tensor], shape: Shape) -> dict[str, torch.Tensor]:
+        inputs["more"] = inputs.pop("x") * 2
+        return {"y": inputs["more"]}
+
+    kernel = replace(KERNEL, spec=replace(SPEC, reference=reference))
+    assert list(make_case(kernel, SHAPE, "random", KERNEL.spec.make_inputs(SHAPE, "cpu", 0)).inputs) == ["x"]
+
+
 def test_a_reference_that_writes_to_an_input_is_an_error() -> None:
     def in_place(inputs: Tensors, shape: Shape) -> Mapping[str, torch.Tensor]:
         return {"y": inputs["x"].mul_(2)}

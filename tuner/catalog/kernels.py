@@ -16,6 +16,7 @@ from tuner.catalog.spec import HostFunction, Implementation, KernelSpec
 from tuner.errors import UnknownNameError, UserError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NEW_LINE = re.compile(r"\r\n?")
 _HINT = (
     "`tuner kernels` lists them. For one of your own set TUNER_KERNEL_PATH to the folder above its own, or name its "
     "folder in a command, with a slash."
@@ -35,7 +36,7 @@ class Kernel:
 
     def source(self, implementation: Implementation) -> str:
         """The text of the file that holds an implementation."""
-        return self._files[Path(implementation.file).as_posix()].decode()
+        return _NEW_LINE.sub("\n", self._files[Path(implementation.file).as_posix()].decode())
 
     @property
     def space_path(self) -> Path:
@@ -55,7 +56,10 @@ class Kernel:
     @property
     def is_changed(self) -> bool:
         """Whether the folder has another source now; workers that start later would load that."""
-        return _digest(_python_files(self.folder)) != self.source_digest
+        try:
+            return _digest(_python_files(self.folder)) != self.source_digest
+        except FileNotFoundError:  # one that is just being replaced
+            return True
 
     @cached_property
     def _files(self) -> dict[str, bytes]:
@@ -77,7 +81,8 @@ class Kernel:
 def _python_files(folder: Path) -> dict[str, bytes]:
     """The contents of the Python files by their paths in the folder, in order; none of hidden folders."""
     paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*.py"))}
-    return {name.as_posix(): path.read_bytes() for name, path in paths.items() if not name.parts[0].startswith(".")}
+    shown = {name: path for name, path in paths.items() if not any(part.startswith(".") for part in name.parts)}
+    return {name.as_posix(): path.read_bytes() for name, path in shown.items()}
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
@@ -123,9 +128,12 @@ def _load(folder: Path) -> Kernel:
         raise UserError(f"{folder / 'spec.py'} defines no `SPEC = KernelSpec(...)`.")
     if spec.name != folder.name:
         raise UserError(f"{folder / 'spec.py'} names the kernel {spec.name!r}; its folder says {folder.name!r}.")
+    sources = _python_files(folder)
     for implementation in spec.implementations:
-        if not (folder / implementation.file).is_file():
-            raise UserError(f"{folder / 'spec.py'} names the source {implementation.file!r}, which is not there.")
+        if Path(implementation.file).as_posix() not in sources:
+            raise UserError(
+                f"{folder / 'spec.py'} names the source {implementation.file!r}; expected a .py file in the folder."
+            )
     _check_baseline(folder, spec)
     return Kernel(folder, spec)
 

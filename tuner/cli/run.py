@@ -84,7 +84,8 @@ def run(
     """Search for the best variant of KERNEL at each shape and store every result.
 
     A run that was stopped goes on where it was when the same command is given again: stored results are not evaluated
-    twice. Winners are printed at the end; `tuner show` prints them again. Exits with 1 where no shape has one.
+    twice. Winners are printed at the end; `tuner show` prints them again. Exits with 1 where no shape
+    has one, unless the time ran out.
 
     Examples:
 

@@ -62,7 +62,7 @@ def build(job: CompileJob) -> Built | Failure:
     except OutOfResources as error:
         return Failure(Status.OUT_OF_RESOURCES, str(error))
     except PTXASError as error:
-        return Failure(Status.COMPILE_ERROR, str(error))
+        return Failure(Status.COMPILE_ERROR, str(error).partition("Repro command:")[0].rstrip())
     except Exception:  # noqa: BLE001 - the compiler may fail in any way; the trace becomes the variant's log
         return Failure(Status.COMPILE_ERROR, traceback.format_exc())
 

@@ -7,7 +7,7 @@ the table does not have. It launches through Triton's JIT.
 
 import ast
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
@@ -195,7 +195,7 @@ def _arguments_text(kernel: Kernel) -> _Text:
     file, scope = f"spec.py of {kernel.name}", cast(Any, spec.launch).__globals__
     values = {name: value for name, value in scope.items() if isinstance(value, Implementation | int | float | str)}
     texts = {name: text for name, text in found.statements if name not in values}
-    entries = [spec.make_inputs.__name__, spec.make_outputs.__name__, spec.launch.__name__]
+    entries = [_plain_name(kernel, scope, each) for each in (spec.make_inputs, spec.make_outputs, spec.launch)]
     used = _used(texts, entries)
     imports = [part for each in found.imports if (part := _part(each, used))]
     for each in filter(_is_ours, imports):  # all of it that can be brought is among the values
@@ -214,6 +214,15 @@ def _arguments_text(kernel: Kernel) -> _Text:
         [f'{head}\n    """As the spec has them."""', *(indent(each, "    ") for each in [*inner, last] if each)]
     )
     return _Text(tuple(each for each in imports if not _is_ours(each)), (("_launch_arguments", text),))
+
+
+def _plain_name(kernel: Kernel, scope: Mapping[str, Any], function: Callable[..., Any]) -> str:
+    """The name by which a function of the spec's file can be called."""
+    name = getattr(function, "__name__", "")
+    if scope.get(name) is not function:
+        what = name or type(function).__name__
+        raise UserError(f"{what} in the spec of {kernel.name} is no plain function of its file; a module needs one.")
+    return str(name)
 
 
 def _used(texts: Mapping[str, str], entries: Sequence[str]) -> set[str]:

@@ -11,8 +11,8 @@ from tuner.records import Config, Shape, SpecializationSet, Target, Variant
 from tuner.space import SearchSpace
 
 # So many shapes, spread over all, tell whether two configs are launched with the same arguments: a workload has
-# thousands, and a search hundreds of configs.
-_COMPARED = 128
+# thousands, and a search hundreds of configs. They lie an odd number apart, so that every remainder by 16 occurs.
+_COMPARED = 512
 # The arguments of a config's launch at each of these; None where it has none.
 Launches = Sequence[Mapping[str, Any] | None]
 
@@ -109,7 +109,7 @@ class CompileCounts:
 
     def _table(self, config: Config) -> ClassTable:
         if config not in self._tables:
-            compared = self.shapes[:: 1 + len(self.shapes) // _COMPARED]
+            compared = self.shapes[:: len(self.shapes) // _COMPARED | 1]
             launches = [self._arguments(config, shape) for shape in compared]
             shared = self._shared[config.implementation]
             same = (table for known, table in shared if all(map(have_same_keys, known, launches)))

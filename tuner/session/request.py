@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
+from typing import cast
 
 from tuner.catalog import Kernel, Launch, Tensors
 from tuner.compile.module import foreign_imports, signature
@@ -116,7 +117,7 @@ def whole_shapes(
         if 0 in checked_grid(kernel, shape):
             raise UserError(f"The shape {shape.label} launches nothing, so it cannot be tuned.")
         space.require_feasible(shape)
-    _check_names(kernel, shapes[0])
+    _check_names(kernel, shapes)
     return shapes
 
 
@@ -143,17 +144,21 @@ def _meta_launch(kernel: Kernel, shape: Shape) -> tuple[Tensors, Tensors, Launch
         ) from error
 
 
-def _check_names(kernel: Kernel, shape: Shape) -> None:
-    """UserError where the spec names tensors that are not there, or the baseline's launch and its function differ."""
-    spec = kernel.spec
-    inputs, outputs, launch = _meta_launch(kernel, shape)
-    for what, names, known in (
-        ("written_inputs", spec.written_inputs, inputs),
-        ("tolerances", spec.tolerances, outputs),
-    ):
+def _check_names(kernel: Kernel, shapes: Sequence[Shape]) -> None:
+    """UserError where the spec names tensors that are at none of the shapes, or a launch and its function differ."""
+    spec, made = kernel.spec, [_meta_launch(kernel, shape) for shape in shapes]
+    for what, names, place in (("written_inputs", spec.written_inputs, 0), ("tolerances", spec.tolerances, 1)):
+        known = {name for each in made for name in cast(Tensors, each[place])}
         for name in names:
             if name not in known:
                 raise UnknownNameError(f"tensor in the {what} of {kernel.name}", name, known)
+    for _, _, launch in made:
+        _check_arguments(kernel, launch)
+
+
+def _check_arguments(kernel: Kernel, launch: Launch) -> None:
+    """UserError where the baseline's launch passes what its function does not take, or not all of it."""
+    spec = kernel.spec
     implementation = spec.implementation(spec.baseline.implementation)
     function = signature(kernel, implementation)
     frozen = {*implementation.parameters, *spec.baseline.options, LAUNCH_PDL}  # become constants of the module

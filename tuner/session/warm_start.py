@@ -35,14 +35,15 @@ _LONGEST_S = 30.0
 def won_elsewhere(request: RunRequest, shapes: Sequence[Shape], target: Target, store: Store) -> list[Trial]:
     """What a lookup would answer at each shape from each table of the target that is published or in the store.
 
-    Winners of other devices, versions and sources of the kernel are as good as any; those that the space lacks are left
-    out.
+    Winners of other devices, versions and sources of the kernel are as good as any; those that the space lacks, or of
+    other dimensions, are left out.
     """
     kernel, trials = request.kernel, dict[Trial, None]()
     tables = [*tables_of(store.winners(kernel.name)), *published_tables(kernel.name)]
     for table in tables:
         where = table.environment
-        if where.evidence is not Evidence.MEASURED or where.target != target:
+        is_of_these = all(row.shape.keys() == shapes[0].keys() for row in table.rows)
+        if where.evidence is not Evidence.MEASURED or where.target != target or not is_of_these:
             continue
         for shape in shapes:
             found = find([table], shape, kernel.spec.dynamic_dimensions, where.device, target)

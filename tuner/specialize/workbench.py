@@ -93,7 +93,7 @@ class Workbench:
             built = self._built[key] = result(future)
             if isinstance(built, Failure) and jobs[key].variant.specialization == _NO_MARKS:
                 where = f"{self.kernel.name} at {jobs[key].shape.label} for {self.target}"
-                raise UserError(f"{where} does not compile: {built.log.strip().splitlines()[-1]}")
+                raise UserError(f"{where} does not compile: {(built.log.strip() or 'no reason').splitlines()[-1]}")
 
     def time(self, sets: Iterable[SpecializationSet]) -> None:
         """Measure what is not known yet of the sets, all at once; nothing where times are estimated."""

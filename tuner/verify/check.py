@@ -47,7 +47,7 @@ def make_case(kernel: Kernel, shape: Shape, name: str, inputs: Tensors) -> Case:
     UserError when what says so writes to the inputs.
     """
     sums, reference = _sums(inputs), kernel.spec.reference
-    expected = reference(inputs, shape) if reference else _baseline_outputs(kernel, shape, inputs)
+    expected = reference(dict(inputs), shape) if reference else _baseline_outputs(kernel, shape, inputs)
     if written := _written(inputs, sums):
         source = "reference" if reference else "baseline"
         raise UserError(
