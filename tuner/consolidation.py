@@ -81,24 +81,28 @@ def _weighted(cells: tuple["Cell", ...], dynamic: str, workload: "Workload | Non
 def _reached_keys(kernel: Kernel, dynamic: str, target: Target) -> "Keys":
     """The compile keys that a variant reaches over the sizes of a cell, from Triton's own binder.
 
-    They depend on shape, implementation and specialization set alone; each combination is worked out once.
+    Each combination of a class table and a specialization set is worked out once.
     """
+    from tuner.compile.class_tables import ClassTables
     from tuner.compile.classes import class_table
 
-    tables: dict[tuple[str, Shape], ClassTable] = {}
-    reached: dict[tuple[str, Shape, SpecializationSet], frozenset[Hashable]] = {}
+    of_cells: dict[Shape, ClassTables] = {}
+    distinct: dict[int, ClassTable] = {}
+    reached: dict[tuple[int, SpecializationSet], frozenset[Hashable]] = {}
 
     def keys(variant: Variant, cell: "Cell") -> frozenset[Hashable]:
         config, marks = variant.config, variant.specialization
-        place = (config.implementation, cell.shape)
-        if place not in tables:
+        if cell.shape not in of_cells:
             shapes = [Shape({**cell.shape, dynamic: size}) for size in _counted(cell.first, cell.last)]
-            every = class_table(kernel, config, [each for each in shapes if _takes(kernel, each)], target)
+            of_cells[cell.shape] = ClassTables(kernel, shapes, target)
+        table = of_cells[cell.shape].of(config)
+        place = id(table)
+        if place not in distinct:
             # Shapes that are one to the unmarked kernel are one under every set.
-            tables[place] = class_table(kernel, config, every.keys(SpecializationSet()).values(), target)
-        if (*place, marks) not in reached:
-            reached[*place, marks] = frozenset(tables[place].keys(marks))
-        return reached[*place, marks]
+            distinct[place] = class_table(kernel, config, table.keys(SpecializationSet()).values(), target)
+        if (place, marks) not in reached:
+            reached[place, marks] = frozenset(distinct[place].keys(marks))
+        return reached[place, marks]
 
     return keys
 
@@ -107,12 +111,3 @@ def _counted(first: int, last: int) -> list[int]:
     """Sizes from first to last, both of them; the step is odd, so that every remainder by a power of two occurs."""
     step = (last - first) // _COUNTED_SIZES | 1
     return [*range(first, last, step), last]
-
-
-def _takes(kernel: Kernel, shape: Shape) -> bool:
-    """Whether the kernel has inputs of a shape."""
-    try:
-        kernel.spec.make_inputs(kernel.spec.shape(shape), "meta", 0)
-    except UserError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,3 +181,22 @@ def test_lookup_says_that_another_variant_runs_than_the_winner() -> None:
     assert "instead of its winner runs one of 1 variants that are at most 0.4% slower at tuned shapes" in (
         other.explanation
     )
+
+
+def test_keys_are_those_of_the_variants_own_launch(tmp_path: Path) -> None:
+    """Here another argument goes with each tile: 1 to 64 programs of one row, a single one of 64 rows."""
+    folder = copy_kernel(
+        SCALE_ROWS,
+        tmp_path,
+        {
+            "kernel.py": ("    row_stride,\n", "    row_stride,\n    programs,\n"),
+            "spec.py": (
+                '        "num_rows": rows,\n',
+                '        "num_rows": rows,\n        "programs": -(-rows // config.parameters["BLOCK_ROWS"]),\n',
+            ),
+        },
+    )
+    keys = consolidation._reached_keys(load_folder(folder), "num_rows", DEFAULT_TARGET)
+    cell = SimpleNamespace(shape=SCALE.spec.shape({"num_rows": 8}), first=2, last=64)
+    found = [len(keys(scale_rows_variant(block, marks=("num_rows",)), cell)) for block in (1, 64)]  # type: ignore[arg-type]
+    assert found == [2, 1]

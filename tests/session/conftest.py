@@ -24,5 +24,5 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Bench":
     """Runs sessions over one store in this process, without Triton or workers."""
     from session_fakes import Bench, FakeTable
 
-    monkeypatch.setattr("tuner.session.compile_counts.class_table", FakeTable)
+    monkeypatch.setattr("tuner.compile.class_tables.class_table", FakeTable)
     return Bench(tmp_path / "store.db")

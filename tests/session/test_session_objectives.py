@@ -234,7 +234,7 @@ class StrideMatters(FakeCompilers):
 def test_a_mark_that_saves_nothing_is_searched_only_where_a_timing_may_favour_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, compilers: FakeCompilers, why: str | None, aligned: bool
 ) -> None:
-    monkeypatch.setattr("tuner.session.compile_counts.class_table", StrideSavesNothing)
+    monkeypatch.setattr("tuner.compile.class_tables.class_table", StrideSavesNothing)
     lists = {"alignment_candidates": ("row_stride",), "candidates": ("num_rows",)} if aligned else {}
     done = bench.run(space=dataclasses.replace(SPACE, **lists), compilers=compilers, trials=SPACE_SIZE + 1)
     marked = {

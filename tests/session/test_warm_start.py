@@ -62,7 +62,7 @@ def request(**changes: Any) -> RunRequest:
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> CompileCounts:
-    monkeypatch.setattr("tuner.session.compile_counts.class_table", FakeTable)
+    monkeypatch.setattr("tuner.compile.class_tables.class_table", FakeTable)
     return CompileCounts(KERNEL, SPACE, SHAPES, H100)
 
 
@@ -101,7 +101,7 @@ def test_a_first_config_that_is_too_large_does_not_speak_for_the_others(counts: 
 def test_a_module_that_breaks_its_compiler_is_not_imported_here(counts: CompileCounts) -> None:
     looked = code(counts, Compilers(fault=lambda variant, shape: Failure(Status.CRASHED, "aborted")))
     assert warm_start(request(), SHAPES, counts, looked, H100) == []
-    assert counts._tables == {}
+    assert counts._tables._tables == {}
 
 
 def test_a_time_limit_cuts_off_configs_and_not_shapes(counts: CompileCounts) -> None:

@@ -1,36 +1,24 @@
 """Counts the compiles that a specialization set causes over a run's shapes and the sizes of its workload."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Hashable, Sequence
 
-from tuner.catalog import Kernel, Tensors
-from tuner.compile.classes import ClassTable, class_table, have_same_keys
+from tuner.catalog import Kernel
+from tuner.compile.class_tables import ClassTables
 from tuner.records import Config, Shape, SpecializationSet, Target, Variant
 from tuner.space import SearchSpace
-
-# So many shapes, spread over all, tell whether two configs are launched with the same arguments: a workload has
-# thousands, and a search hundreds of configs. They lie an odd number apart, so that every remainder by 16 occurs.
-_COMPARED = 512
-# The arguments of a config's launch at each of these; None where it has none.
-Launches = Sequence[Mapping[str, Any] | None]
 
 
 class CompileCounts:
     """Exact counts of reachable compile keys over the given shapes, each worked out once.
 
-    Keys depend on the arguments of a launch. Configs of an implementation that are launched with the same ones reach
-    equally many, and are looked at once. A shape at which the spec refuses a config reaches no key.
+    Configs that share a class table (see `ClassTables`) reach equally many.
     """
 
     def __init__(self, kernel: Kernel, space: SearchSpace, shapes: Sequence[Shape], target: Target) -> None:
         self._kernel = kernel
         self._space = space
         self.shapes = tuple(shapes)
-        self._target = target
-        self._tables: dict[Config, ClassTable] = {}
-        self._shared: defaultdict[str, list[tuple[Launches, ClassTable]]] = defaultdict(list)
+        self._tables = ClassTables(kernel, self.shapes, target)
         self._counts: dict[tuple[int, SpecializationSet], int] = {}
         self._smallest: dict[int, SpecializationSet] = {}
 
@@ -40,7 +28,7 @@ class CompileCounts:
 
     def of_set(self, config: Config, marks: SpecializationSet) -> int:
         """How many compile keys a config reaches under a set."""
-        table = self._table(config)
+        table = self._tables.of(config)
         key = (id(table), marks)
         if key not in self._counts:
             self._counts[key] = table.count(marks)
@@ -49,7 +37,7 @@ class CompileCounts:
     def key(self, variant: Variant, shape: Shape) -> Hashable:
         """What names the compile of a variant at one of the shapes: the key, or the shape where it has none."""
         try:
-            return self._table(variant.config).key(variant.specialization, shape)
+            return self._tables.of(variant.config).key(variant.specialization, shape)
         except KeyError:
             return shape
 
@@ -58,7 +46,7 @@ class CompileCounts:
 
         Marking more arguments never adds a compile, so the full set is the least; what it does not need is dropped.
         """
-        table = id(self._table(config))
+        table = id(self._tables.of(config))
         if table not in self._smallest:
             names, aligned = self.candidates(config)
             aligned = [each for each in aligned if each not in names]
@@ -103,44 +91,9 @@ class CompileCounts:
 
     def candidates(self, config: Config) -> tuple[list[str], list[str]]:
         """The space's candidates, in full and on alignment, that the config's function takes at run time."""
-        runtime = self._table(config).runtime
+        runtime = self._tables.of(config).runtime
         names, aligned = self._space.candidates, self._space.alignment_candidates
         return [each for each in names if each in runtime], [each for each in aligned if each in runtime]
-
-    def _table(self, config: Config) -> ClassTable:
-        if config not in self._tables:
-            compared = self.shapes[:: len(self.shapes) // _COMPARED | 1]
-            launches = [self._arguments(config, shape) for shape in compared]
-            shared = self._shared[config.implementation]
-            same = (table for known, table in shared if all(map(have_same_keys, known, launches)))
-            table = next(same, None)
-            if table is None:
-                launched = [shape for shape in self.shapes if self._arguments(config, shape) is not None]
-                table = class_table(self._kernel, config, launched, self._target)
-                shared.append((launches, table))
-            self._tables[config] = table
-        return self._tables[config]
-
-    def _arguments(self, config: Config, shape: Shape) -> Mapping[str, Any] | None:
-        tensors = self._tensors[shape]
-        if tensors is None:
-            return None
-        try:
-            launch = self._kernel.spec.launch(*tensors, shape, config)
-        except Exception:  # noqa: BLE001 - a trial there ends with the reason in its own status
-            return None
-        return None if 0 in launch.grid else launch.arguments
-
-    @cached_property
-    def _tensors(self) -> dict[Shape, tuple[Tensors, Tensors] | None]:
-        """Inputs and outputs at each shape, without memory; None where the spec makes none."""
-        spec, made = self._kernel.spec, dict[Shape, tuple[Tensors, Tensors] | None]()
-        for shape in self.shapes:
-            try:
-                made[shape] = spec.make_inputs(shape, "meta", 0), spec.make_outputs(shape, "meta")
-            except Exception:  # noqa: BLE001 - as above: sizes of a workload may be none that a kernel takes
-                made[shape] = None
-        return made
 
 
 def with_mark(marks: SpecializationSet, name: str, on_alignment: bool) -> SpecializationSet:
