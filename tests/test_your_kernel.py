@@ -222,7 +222,7 @@ def test_what_the_op_returns_is_right(settings: Mapping[str, str], interpreter: 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_is_one(words: list[str]) -> None:
     commands: Any = typer.main.get_command(app)
-    commands.commands[words[0]].make_context(words[0], words[1:])
+    assert commands.commands[words[0]].make_context(words[0], words[1:]).info_name == words[0]
 
 
 def test_every_key_and_field_is_named() -> None:

@@ -128,14 +128,14 @@ def _load(folder: Path) -> Kernel:
         raise UserError(f"{folder / 'spec.py'} defines no `SPEC = KernelSpec(...)`.")
     if spec.name != folder.name:
         raise UserError(f"{folder / 'spec.py'} names the kernel {spec.name!r}; its folder says {folder.name!r}.")
-    sources = _python_files(folder)
+    kernel = Kernel(folder, spec)
     for implementation in spec.implementations:
-        if Path(implementation.file).as_posix() not in sources:
+        if Path(implementation.file).as_posix() not in kernel._files:
             raise UserError(
                 f"{folder / 'spec.py'} names the source {implementation.file!r}; expected a .py file in the folder."
             )
     _check_baseline(folder, spec)
-    return Kernel(folder, spec)
+    return kernel
 
 
 def _check_baseline(folder: Path, spec: KernelSpec) -> None:

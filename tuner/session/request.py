@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
-from typing import cast
 
 from tuner.catalog import Kernel, Launch, Tensors
 from tuner.compile.module import foreign_imports, signature
@@ -113,11 +112,12 @@ def whole_shapes(
     shapes = tuple(dict.fromkeys(kernel.spec.shape(each) for each in given or space.shapes))
     if not shapes:
         raise UserError("There is no shape to tune.", hint="List some in the space, or name them with --shapes.")
-    for shape in shapes:
-        if 0 in checked_grid(kernel, shape):
+    made = [_meta_launch(kernel, shape) for shape in shapes]
+    for shape, (_, _, launch) in zip(shapes, made, strict=True):
+        if 0 in launch.grid:
             raise UserError(f"The shape {shape.label} launches nothing, so it cannot be tuned.")
         space.require_feasible(shape)
-    _check_names(kernel, shapes)
+    _check_names(kernel, made)
     return shapes
 
 
@@ -144,11 +144,14 @@ def _meta_launch(kernel: Kernel, shape: Shape) -> tuple[Tensors, Tensors, Launch
         ) from error
 
 
-def _check_names(kernel: Kernel, shapes: Sequence[Shape]) -> None:
-    """UserError where the spec names tensors that are at none of the shapes, or a launch and its function differ."""
-    spec, made = kernel.spec, [_meta_launch(kernel, shape) for shape in shapes]
-    for what, names, place in (("written_inputs", spec.written_inputs, 0), ("tolerances", spec.tolerances, 1)):
-        known = {name for each in made for name in cast(Tensors, each[place])}
+def _check_names(kernel: Kernel, made: Sequence[tuple[Tensors, Tensors, Launch]]) -> None:
+    """UserError where the spec names tensors that were made at no shape, or a launch and its function differ."""
+    inputs = {name for each, _, _ in made for name in each}
+    outputs = {name for _, each, _ in made for name in each}
+    for what, names, known in (
+        ("written_inputs", kernel.spec.written_inputs, inputs),
+        ("tolerances", kernel.spec.tolerances, outputs),
+    ):
         for name in names:
             if name not in known:
                 raise UnknownNameError(f"tensor in the {what} of {kernel.name}", name, known)
