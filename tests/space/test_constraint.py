@@ -111,12 +111,12 @@ def _has_a_fixed_failure(text: str) -> bool:
     ],
 )
 def test_an_expression_that_is_not_allowed_is_refused_when_written(text: str, part: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()  # what other processes take does not count
     with pytest.raises(SpaceError) as caught:
         Constraint(text, "space.yaml", 7)
     assert str(caught.value).startswith("space.yaml:7: Constraint ")
     assert part in str(caught.value)
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
